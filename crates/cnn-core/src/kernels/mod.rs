@@ -1,0 +1,9 @@
+//! Inner loops over packed scratch memory.
+//!
+//! Everything here works on one thread; `ops` decides who does what.
+
+pub mod flat;
+pub mod layout;
+pub mod scratch;
+pub mod tiles;
+pub mod winograd;

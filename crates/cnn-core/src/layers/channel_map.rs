@@ -1,0 +1,194 @@
+//! Rearranging channels: shuffle, slice, zero padding.
+
+use super::one;
+use crate::cost::Cost;
+use crate::layer::{ChannelRule, Keep, Layer};
+use crate::model_file::{Decoder, Encoder};
+use crate::ops::gather::{gather_channels, gather_channels_backward};
+use crate::tensor::{Tensor, elements, slice, slice_mut, zeros};
+use crate::train::{Backward, Input, Needs, Step, Trainable};
+use crate::{Error, Result};
+
+/// Output channel `i` is input channel `map[i]`, or zero: the channel shuffle of ShuffleNet, a slice of channels, and the
+/// zero-padded shortcut of the CIFAR ResNets (option A) are all such a map. It stays one when channels are removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelMap {
+    channels: usize,
+    map: Vec<Option<usize>>,
+}
+
+impl ChannelMap {
+    /// A map from `channels` input channels.
+    ///
+    /// # Errors
+    /// If it is empty, or reads a channel that does not exist.
+    pub fn new(channels: usize, map: Vec<Option<usize>>) -> Result<ChannelMap> {
+        match map.iter().flatten().find(|&&c| c >= channels) {
+            Some(bad) => Err(Error::Shape(format!("the map reads channel {bad} of {channels}"))),
+            None if map.is_empty() || channels == 0 => Err(Error::Shape("a channel map of no channels".into())),
+            None => Ok(ChannelMap { channels, map }),
+        }
+    }
+
+    /// The channel shuffle (Zhang et al. 2018, section 3.1): `[groups, c / groups]` transposed.
+    ///
+    /// # Errors
+    /// If the channels do not divide into the groups.
+    pub fn shuffle(channels: usize, groups: usize) -> Result<ChannelMap> {
+        if groups == 0 || channels % groups != 0 {
+            return Err(Error::Shape(format!("{channels} channels do not divide into {groups} groups")));
+        }
+        let size = channels / groups;
+        ChannelMap::new(channels, (0..channels).map(|i| Some(i % groups * size + i / groups)).collect())
+    }
+
+    /// Channels `first .. first + count`.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub fn slice(channels: usize, first: usize, count: usize) -> Result<ChannelMap> {
+        ChannelMap::new(channels, (0..count).map(|i| Some(first.saturating_add(i))).collect())
+    }
+
+    /// Channels of zeros before and after.
+    ///
+    /// # Errors
+    /// If there are no channels.
+    pub fn pad(channels: usize, before: usize, after: usize) -> Result<ChannelMap> {
+        let zeros = |count| std::iter::repeat_n(None, count);
+        ChannelMap::new(channels, zeros(before).chain((0..channels).map(Some)).chain(zeros(after)).collect())
+    }
+
+    /// For each output channel the input channel it copies.
+    pub fn map(&self) -> &[Option<usize>] {
+        &self.map
+    }
+
+    fn check(&self, shape: &[usize]) -> Result<usize> {
+        match shape {
+            [_, c, rest @ ..] if *c == self.channels => Ok(elements(rest)),
+            other => Err(Error::Shape(format!("a map of {} channels got {other:?}", self.channels))),
+        }
+    }
+
+    pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Box<dyn Layer>> {
+        let form = from.byte()?;
+        let channels = from.uint()?;
+        let layer = match form {
+            SHUFFLE => {
+                from.claim(channels)?;
+                ChannelMap::shuffle(channels, from.uint()?)?
+            }
+            PAD => {
+                let (before, after) = (from.uint()?, from.uint()?);
+                [channels, before, after].iter().try_for_each(|&n| from.claim(n))?;
+                ChannelMap::pad(channels, before, after)?
+            }
+            LIST => {
+                let count = from.uint()?;
+                from.claim(count)?;
+                let map = (0..count).map(|_| Ok(from.uint()?.checked_sub(1))).collect::<Result<Vec<_>>>()?;
+                ChannelMap::new(channels, map)?
+            }
+            other => return Err(Error::malformed(format!("unknown form {other} of a channel map"))),
+        };
+        Ok(Box::new(layer))
+    }
+}
+
+const SHUFFLE: u8 = 0;
+const PAD: u8 = 1;
+const LIST: u8 = 2;
+
+impl Layer for ChannelMap {
+    fn kind(&self) -> &'static str {
+        "channel_map"
+    }
+
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        self.check(one(inputs)?)?;
+        let mut shape = inputs[0].to_vec();
+        shape[1] = self.map.len();
+        Ok(shape)
+    }
+
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        let x = one(inputs)?;
+        let mut y = zeros(&self.output_shape(&[x.shape()])?);
+        gather_channels(slice(x)?, self.channels, self.check(x.shape())?, &self.map, slice_mut(&mut y)?);
+        Ok(y)
+    }
+
+    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
+        Ok(Cost::default())
+    }
+
+    /// A shuffle or a padding in a few bytes, any other map as a list.
+    fn encode(&self, out: &mut Encoder) -> Result<()> {
+        let c = self.channels;
+        let shuffle = (2..c).filter(|g| c % g == 0).find(|&g| ChannelMap::shuffle(c, g).is_ok_and(|s| s == *self));
+        let before = self.map.iter().take_while(|m| m.is_none()).count();
+        let after = self.map.len().saturating_sub(before + c);
+        if let Some(groups) = shuffle {
+            out.byte(SHUFFLE);
+            out.uint(c)?;
+            return out.uint(groups);
+        }
+        if ChannelMap::pad(c, before, after).is_ok_and(|p| p == *self) {
+            out.byte(PAD);
+            return [c, before, after].iter().try_for_each(|&n| out.uint(n));
+        }
+        out.byte(LIST);
+        out.uint(c)?;
+        out.uint(self.map.len())?;
+        self.map.iter().try_for_each(|m| out.uint(m.map_or(0, |c| c + 1)))
+    }
+
+    fn clone_box(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
+        Some(self)
+    }
+
+    fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
+        ChannelRule::Gather(self.map.clone())
+    }
+
+    fn select(&mut self, keep: Keep<'_>) -> Result<()> {
+        if let Some(outputs) = keep.output {
+            self.map = outputs.iter().map(|&o| self.map[o]).collect();
+        }
+        if let Some(inputs) = keep.inputs.first().copied().flatten() {
+            for source in self.map.iter_mut().flatten() {
+                *source = inputs.binary_search(source).map_err(|_| {
+                    Error::Edit(format!("input channel {source} of the map is removed, but its copy stays"))
+                })?;
+            }
+            self.channels = inputs.len();
+        }
+        Ok(())
+    }
+}
+
+impl Trainable for ChannelMap {
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    fn forward(&mut self, inputs: &mut [Input<'_>], step: &mut Step<'_>) -> Result<Tensor> {
+        let x = inputs[0].get();
+        let mut y = step.pool.take(&self.output_shape(&[x.shape()])?);
+        gather_channels(slice(x)?, self.channels, self.check(x.shape())?, &self.map, slice_mut(&mut y)?);
+        Ok(y)
+    }
+
+    fn backward(&mut self, at: Backward<'_>, step: &mut Step<'_>) -> Result<Vec<Option<Tensor>>> {
+        let hw = self.check(at.shapes[0])?;
+        let mut dx = step.pool.take(at.shapes[0]);
+        gather_channels_backward(slice(&at.grad)?, self.channels, hw, &self.map, slice_mut(&mut dx)?);
+        step.pool.give(at.grad);
+        Ok(vec![Some(dx)])
+    }
+}

@@ -1,0 +1,16 @@
+//! One vocabulary of vector operations, chosen at run time.
+//!
+//! Kernels are written once against [`Simd`] and instantiated per instruction
+//! set. A token type ([`scalar::Scalar`], `Avx2`, `Avx512`) exists only after
+//! the CPU was asked, so holding one is the proof that its instructions may run.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod isa;
+mod scalar;
+mod vector;
+
+pub use isa::Isa;
+pub use vector::{Simd, SimdOp};

@@ -1,0 +1,95 @@
+//! The portable instruction set: arrays that the compiler may vectorize itself.
+
+use super::vector::{Simd, SimdOp};
+
+/// Token of the portable code, which runs everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scalar(());
+
+impl Scalar {
+    pub(super) fn new() -> Self {
+        Scalar(())
+    }
+}
+
+const LANES: usize = 8;
+
+/// `f32::mul_add` is a library call on x86 without the FMA feature, and an
+/// instruction on aarch64.
+#[inline(always)]
+fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(target_arch = "aarch64") {
+        a.mul_add(b, c)
+    } else {
+        a * b + c
+    }
+}
+
+impl Simd for Scalar {
+    type V = [f32; LANES];
+    const LANES: usize = LANES;
+    const ROWS: [usize; 2] = if cfg!(target_arch = "aarch64") {
+        [8, 4]
+    } else {
+        [4, 2]
+    };
+
+    fn vectorize<O: SimdOp>(self, op: O) -> O::Output {
+        op.run(self)
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        v.iter().sum()
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::V {
+        // SAFETY: the caller vouches for LANES floats; an array has no stricter alignment.
+        unsafe { *p.cast::<[f32; LANES]>() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::V) {
+        // SAFETY: as for `load`.
+        unsafe { *p.cast::<[f32; LANES]>() = v };
+    }
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::V {
+        let mut v = [0.0; LANES];
+        for (i, lane) in v.iter_mut().enumerate().take(n) {
+            // SAFETY: i < n.
+            *lane = unsafe { *p.add(i) };
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, n: usize, v: Self::V) {
+        for (i, lane) in v.iter().enumerate().take(n) {
+            // SAFETY: i < n.
+            unsafe { *p.add(i) = *lane };
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose_block(self, src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {
+        // SAFETY: the whole block is the partial block of LANES by LANES.
+        unsafe { self.transpose_partial(src, src_ld, LANES, LANES, dst, dst_ld) };
+    }
+}

@@ -1,0 +1,11 @@
+//! Tools for tests, here and in method crates (feature `testing`): a small real network, gradient checks, and the contract
+//! that every layer has to keep.
+
+mod contract;
+mod gradcheck;
+mod network;
+pub mod strategies;
+
+pub use contract::check_layer;
+pub use gradcheck::check_gradients;
+pub use network::{lenet5, stripes};

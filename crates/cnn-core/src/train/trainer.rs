@@ -1,0 +1,326 @@
+//! The training loop.
+
+use super::checkpoint::{self, State};
+use super::evaluate::accuracy;
+use super::hook::{EpochInfo, Hook, StepInfo};
+use super::objective::{Batch, Objective};
+use super::optimizer::{Optimizer, clip_gradients};
+use super::progress::Progress;
+use super::schedule::Schedule;
+use super::tape::Tape;
+use crate::data::{Augment, Dataset};
+use crate::graph::Graph;
+use crate::registry::Registry;
+use crate::tensor::{Tensor, slice_mut};
+use crate::{Error, Result};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Which epoch's network a training returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// That of the last epoch.
+    #[default]
+    LastEpoch,
+    /// That of the epoch with the best accuracy on the validation images, the first of equals.
+    BestOnValidation,
+}
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images in a step; the last step of an epoch takes what is left.
+    pub batch: usize,
+    /// Update rule with the base learning rate.
+    pub optimizer: Optimizer,
+    /// Learning rate over time.
+    pub schedule: Schedule,
+    /// Largest joint L2 norm of the gradients.
+    pub clip: Option<f32>,
+    /// Seed of shuffling, augmentation and dropout.
+    pub seed: u64,
+    /// Which epoch counts.
+    pub selection: Selection,
+}
+
+impl Default for TrainSettings {
+    fn default() -> TrainSettings {
+        TrainSettings {
+            epochs: 10,
+            batch: 64,
+            optimizer: Optimizer::sgd(0.05, 5e-4),
+            schedule: Schedule::Cosine,
+            clip: None,
+            seed: 0,
+            selection: Selection::LastEpoch,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the setting.
+    pub fn check(&self) -> Result<()> {
+        if self.batch == 0 {
+            return Err(Error::invalid("batch", "at least 1"));
+        }
+        if self.clip.is_some_and(|c| !(c > 0.0)) {
+            return Err(Error::invalid("clip", "a positive norm"));
+        }
+        self.optimizer.check()
+    }
+}
+
+/// What a training works on.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainData<'a> {
+    /// Images to learn from.
+    pub train: &'a dyn Dataset,
+    /// Images to watch, if there are any.
+    pub validation: Option<&'a dyn Dataset>,
+    /// Random changes of the training images.
+    pub augment: Option<&'a dyn Augment>,
+    /// File for the state after each epoch, with the registry to read it back. When it exists, training goes on from there.
+    pub checkpoint: Option<(&'a Path, &'a Registry)>,
+}
+
+/// One epoch of a training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Mean loss over the epoch's steps.
+    pub loss: f64,
+    /// Accuracy on the validation images after the epoch, in `[0, 1]`.
+    pub validation: Option<f64>,
+}
+
+/// What happened in a training.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// The epochs.
+    pub epochs: Vec<EpochRecord>,
+}
+
+/// Trains a graph in place.
+///
+/// The same seed, data and machine give the same bits, whatever the number of threads, and whether or not the training was
+/// interrupted and went on from its checkpoint.
+///
+/// # Errors
+/// [`Error::Invalid`] for bad settings, [`Error::Data`] without images, [`Error::NonFinite`] when the loss, an activation or
+/// a parameter is no longer finite (the checkpoint of the epoch before stays), [`Error::NotTrainable`] for a packed
+/// layer. On an error the graph is as it was before the call.
+pub fn train(
+    graph: &mut Graph,
+    data: TrainData<'_>,
+    settings: &TrainSettings,
+    objective: &mut dyn Objective,
+    hooks: &mut [Box<dyn Hook>],
+    progress: &Progress,
+) -> Result<History> {
+    settings.check()?;
+    if data.train.is_empty() {
+        return Err(Error::Data("there are no images to train on".into()));
+    }
+    if settings.selection == Selection::BestOnValidation && data.validation.is_none_or(|v| v.is_empty()) {
+        return Err(Error::Data("the best epoch on validation images was asked for, but there are none".into()));
+    }
+    let fingerprint = fingerprint(settings, data.train)?;
+    let mut state = State { fingerprint, ..State::default() };
+    let mut current = graph.clone();
+    let mut best: Option<Graph> = None;
+    if let Some((path, registry)) = data.checkpoint.filter(|(path, _)| path.exists()) {
+        let (found, at, best_so_far) = checkpoint::read(path, registry)?;
+        if found.fingerprint != state.fingerprint {
+            return Err(Error::invalid(
+                format!("checkpoint {}", path.display()),
+                "it belongs to a training with other settings or data; delete it or name another file",
+            ));
+        }
+        checkpoint::restore_hooks(hooks, &found.hooks)?;
+        (state, current, best) = (found, at, best_so_far);
+    }
+
+    let mut tape = Tape::default();
+    while state.epochs_done < settings.epochs {
+        let epoch = state.epochs_done;
+        objective.begin_epoch(epoch, settings.epochs);
+        let loss =
+            train_epoch(&mut current, &mut tape, &data, settings, objective, hooks, progress, &mut state)?;
+        check_params(&current, epoch, data.checkpoint.is_some())?;
+        let validation = data.validation.filter(|v| !v.is_empty()).map(|v| accuracy(&current, v)).transpose()?;
+        let info = EpochInfo { epoch, epochs: settings.epochs, loss, validation };
+        hooks.iter_mut().try_for_each(|hook| hook.on_epoch(&mut current, &info))?;
+        state.records.push(EpochRecord { epoch, loss, validation });
+        state.epochs_done += 1;
+        if settings.selection == Selection::BestOnValidation && validation > state.best {
+            state.best = validation;
+            best = Some(current.clone());
+        }
+        if let Some((path, _)) = data.checkpoint {
+            state.hooks = checkpoint::hook_states(hooks);
+            checkpoint::write(path, &state, &current, best.as_ref())?;
+        }
+    }
+    *graph = best.unwrap_or(current);
+    graph.preprocess = data.train.preprocess().or(graph.preprocess.take());
+    Ok(History { epochs: state.records })
+}
+
+#[allow(clippy::too_many_arguments)] // the loop's whole state, used once
+fn train_epoch(
+    graph: &mut Graph,
+    tape: &mut Tape,
+    data: &TrainData<'_>,
+    settings: &TrainSettings,
+    objective: &mut dyn Objective,
+    hooks: &mut [Box<dyn Hook>],
+    progress: &Progress,
+    state: &mut State,
+) -> Result<f64> {
+    let epoch = state.epochs_done;
+    let order = shuffled(data.train.len(), settings.seed, epoch);
+    let steps = order.len().div_ceil(settings.batch);
+    let bar = progress.bar(order.len() as u64, &format!("epoch {}/{}", epoch + 1, settings.epochs));
+    let mut total = 0f64;
+    let [c, h, w] = data.train.shape();
+    let mut images = Tensor::default(ndarray::IxDyn(&[0]));
+    for (step, ids) in order.chunks(settings.batch).enumerate() {
+        let shape = [ids.len(), c, h, w];
+        if images.shape() != shape {
+            images = crate::tensor::zeros(&shape);
+        }
+        let labels = load(data, ids, settings.seed, epoch, &mut images)?;
+        let batch = Batch { ids, images: &images, labels: &labels };
+        let loss = forward_backward(graph, tape, &batch, objective, mix(settings.seed, epoch, step + 1))?;
+        let rescue = || rescue(epoch, data.checkpoint.is_some());
+        let Some(loss) = loss else {
+            let node = blame(graph, tape, &images)?;
+            return Err(Error::NonFinite { what: "loss", node, epoch, step, rescue: rescue() });
+        };
+        let progressed = epoch as f32 + step as f32 / steps as f32;
+        let factor = settings.schedule.factor(progressed, settings.epochs as f32);
+        let rate = settings.optimizer.rate() * factor;
+        let info = StepInfo { epoch, epochs: settings.epochs, step, steps, rate };
+        hooks.iter_mut().try_for_each(|hook| hook.on_step(graph, &info))?;
+        if let Some(most) = settings.clip
+            && !clip_gradients(graph, most).is_finite()
+        {
+            let node = bad_gradient(graph);
+            return Err(Error::NonFinite { what: "gradient", node, epoch, step, rescue: rescue() });
+        }
+        state.steps += 1;
+        settings.optimizer.step(graph, state.steps, factor);
+        total += loss * ids.len() as f64;
+        bar.inc(ids.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(total / order.len() as f64)
+}
+
+/// One forward and backward pass; `None` when the loss is not finite.
+pub(super) fn forward_backward(
+    graph: &mut Graph,
+    tape: &mut Tape,
+    batch: &Batch<'_>,
+    objective: &mut dyn Objective,
+    seed: u64,
+) -> Result<Option<f64>> {
+    let mut wanted = vec![graph.output()];
+    for name in objective.nodes() {
+        wanted.push(graph.find(&name)?);
+    }
+    for node in graph.nodes_mut().iter_mut().filter(|n| !n.layer().params().is_empty()) {
+        if let Some(layer) = node.layer_mut().trainable() {
+            layer.params_mut().into_iter().for_each(|p| p.zero_grad());
+        }
+    }
+    tape.forward(graph, batch.images, &wanted, seed)?;
+    let outputs: Vec<&Tensor> = wanted.iter().filter_map(|&at| tape.value(at)).collect();
+    let loss = objective.loss(batch, &outputs)?;
+    if !loss.value.is_finite() {
+        return Ok(None);
+    }
+    if loss.grads.len() != wanted.len() {
+        return Err(Error::Edit(format!("the objective gave {} gradients for {} outputs", loss.grads.len(), wanted.len())));
+    }
+    tape.backward(graph, wanted.into_iter().zip(loss.grads).collect())?;
+    Ok(Some(loss.value))
+}
+
+/// Reads images into a batch and augments them, each with a generator of its own.
+fn load(data: &TrainData<'_>, ids: &[usize], seed: u64, epoch: usize, images: &mut Tensor) -> Result<Vec<usize>> {
+    let shape = data.train.shape();
+    let size: usize = shape.iter().product();
+    slice_mut(images)?.par_chunks_mut(size.max(1)).zip(ids).try_for_each(|(image, &id)| {
+        data.train.image(id, image)?;
+        if let Some(augment) = data.augment {
+            augment.apply(image, shape, &mut ChaCha8Rng::seed_from_u64(mix(!seed, epoch, id)));
+        }
+        Ok::<(), Error>(())
+    })?;
+    Ok(ids.iter().map(|&id| data.train.label(id)).collect())
+}
+
+/// The order of the images in an epoch.
+fn shuffled(count: usize, seed: u64, epoch: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(seed, epoch, 0)));
+    order
+}
+
+/// One seed from three numbers.
+fn mix(seed: u64, epoch: usize, item: usize) -> u64 {
+    let mut z = seed ^ (epoch as u64).rotate_left(40) ^ (item as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The first node whose output is not finite, found by running the step again with everything kept.
+fn blame(graph: &mut Graph, tape: &mut Tape, images: &Tensor) -> Result<String> {
+    let all: Vec<usize> = (0..graph.nodes().len()).collect();
+    tape.forward(graph, images, &all, 0)?;
+    Ok(tape.first_not_finite(graph).unwrap_or_else(|| graph.nodes()[graph.output()].name.clone()))
+}
+
+fn bad_gradient(graph: &Graph) -> String {
+    let bad = |p: &&crate::Param| p.grad().is_some_and(|g| g.iter().any(|v| !v.is_finite()));
+    let node = graph.nodes().iter().find(|n| n.layer().params().iter().any(|p| bad(&p)));
+    node.map_or_else(String::new, |n| n.name.clone())
+}
+
+/// No checkpoint with NaN in it replaces a good one.
+fn check_params(graph: &Graph, epoch: usize, has_checkpoint: bool) -> Result<()> {
+    for node in graph.nodes() {
+        if node.layer().params().iter().any(|p| p.base().iter().any(|v| !v.is_finite())) {
+            let (what, node, rescue) = ("parameter", node.name.clone(), rescue(epoch, has_checkpoint));
+            return Err(Error::NonFinite { what, node, epoch, step: 0, rescue });
+        }
+    }
+    Ok(())
+}
+
+fn rescue(epoch: usize, has_checkpoint: bool) -> String {
+    match (epoch, has_checkpoint) {
+        (0, true) => "no checkpoint was written yet".to_string(),
+        (_, true) => format!("the checkpoint of epoch {} is untouched", epoch - 1),
+        (_, false) => "the graph is as it was before training".to_string(),
+    }
+}
+
+fn fingerprint(settings: &TrainSettings, data: &dyn Dataset) -> Result<String> {
+    let text = serde_json::to_string(&(settings, data.len(), data.shape(), data.classes()));
+    text.map_err(|e| Error::invalid("settings", e.to_string()))
+}

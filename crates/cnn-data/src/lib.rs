@@ -1,0 +1,1 @@
+//! Image data sets, augmentation, and embedded handwritten digits:flate2.

@@ -1,0 +1,1 @@
+//! Light network structures, builders by name, and substitution of convolutions.

@@ -1,0 +1,1 @@
+//! Low-rank factorization of convolutional networks: SVD, Tucker-2.

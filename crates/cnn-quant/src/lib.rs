@@ -1,0 +1,1 @@
+//! Quantization of convolutional networks: weight sharing, 8-bit integers.
