@@ -30,6 +30,7 @@ mod reduce;
 pub mod reference;
 pub mod softmax;
 mod tasks;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
