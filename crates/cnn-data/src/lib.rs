@@ -1,1 +1,28 @@
-//! Image data sets, augmentation, and embedded handwritten digits:flate2.
+//! Image data sets for the compression toolkit: ten thousand embedded handwritten digits, the whole of MNIST from its
+//! standard files, and random changes of training images.
+//!
+//! - [`mnist`]: [`mnist::embedded`] needs no file, [`mnist::load_dir`] reads the four standard files.
+//! - [`ByteDataset`]: images kept as bytes and normalised when they are asked for.
+//! - [`augment`]: [`Shift`], [`RandomCrop`], [`HorizontalFlip`] and [`Compose`].
+//! - [`idx`]: the IDX format, plain or gzipped.
+//!
+//! ```
+//! use cnn_core::{Dataset, data::batch};
+//! let digits = cnn_data::mnist::embedded()?;
+//! assert_eq!([digits.train.len(), digits.validation.len(), digits.test.len()], [7_000, 1_500, 1_500]);
+//! let (images, labels) = batch(&digits.train, &[0, 1, 2])?;
+//! assert_eq!(images.shape(), [3, 1, 28, 28]);
+//! assert_eq!(labels, [4, 7, 4]);
+//! # Ok::<(), cnn_core::Error>(())
+//! ```
+
+pub mod augment;
+mod byte_dataset;
+mod error;
+pub mod idx;
+pub mod mnist;
+
+pub use augment::{Compose, HorizontalFlip, RandomCrop, Shift};
+pub use byte_dataset::ByteDataset;
+pub use error::{Error, Result};
+pub use mnist::Splits;
