@@ -4,7 +4,9 @@ use crate::data::{Augment, Dataset, batch};
 use crate::graph::Graph;
 use crate::registry::Registry;
 use crate::tensor::Tensor;
-use crate::train::{CrossEntropy, History, Hook, Objective, Progress, TrainData, TrainSettings, accuracy, train};
+use crate::train::{
+    CrossEntropy, History, Hook, Objective, Progress, TrainData, TrainSettings, accuracy, train,
+};
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,8 @@ pub type Config = serde_json::Value;
 pub fn read_config<T: DeserializeOwned + Default>(method: &str, config: Config) -> Result<T> {
     match config {
         Config::Null => Ok(T::default()),
-        config => serde_json::from_value(config).map_err(|e| Error::invalid(format!("configuration of {method}"), e.to_string())),
+        config => serde_json::from_value(config)
+            .map_err(|e| Error::invalid(format!("configuration of {method}"), e.to_string())),
     }
 }
 

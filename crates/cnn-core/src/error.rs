@@ -153,18 +153,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Wraps an error with the node in which it happened.
     pub fn at(self, node: &str) -> Error {
-        Error::Node {
-            node: node.to_string(),
-            source: Box::new(self),
-        }
+        Error::Node { node: node.to_string(), source: Box::new(self) }
     }
 
     /// An [`Error::Invalid`].
     pub fn invalid(what: impl Into<String>, why: impl Into<String>) -> Error {
-        Error::Invalid {
-            what: what.into(),
-            why: why.into(),
-        }
+        Error::Invalid { what: what.into(), why: why.into() }
     }
 
     /// Wraps the error of a method crate.

@@ -30,7 +30,7 @@ pub mod model_file;
 pub mod ops;
 pub mod param;
 pub mod registry;
-mod simd;
+pub mod simd;
 pub mod tensor;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -42,6 +42,7 @@ pub use data::{Augment, Dataset, Preprocess};
 pub use error::{Error, FormatError, Result};
 pub use graph::{Graph, Node};
 pub use layer::{ChannelRule, Keep, Layer};
+pub use model_file::{Decoder, Encoder};
 pub use param::{Constraint, Param, Role};
 pub use registry::{NetworkOptions, Registry};
 pub use tensor::Tensor;

@@ -74,6 +74,9 @@ pub enum Role {
     Constraint,
 }
 
+/// What an optimizer does to one parameter: role, base values, gradient, state.
+pub type UpdateRule<'a> = dyn FnMut(Role, &mut Tensor, &Tensor, &mut Vec<Tensor>) + 'a;
+
 /// A parameter: base values, the constrained values derived from them, gradient and optimizer state.
 #[derive(Debug, Clone)]
 pub struct Param {
@@ -92,7 +95,15 @@ pub struct Param {
 impl Param {
     /// An unconstrained parameter.
     pub fn new(role: Role, base: Tensor) -> Param {
-        Param { role, base, value: None, grad: None, has_grad: false, slots: Vec::new(), constraints: Vec::new() }
+        Param {
+            role,
+            base: standard(base),
+            value: None,
+            grad: None,
+            has_grad: false,
+            slots: Vec::new(),
+            constraints: Vec::new(),
+        }
     }
 
     /// A parameter read back from a checkpoint.
@@ -185,6 +196,14 @@ impl Param {
         &self.slots
     }
 
+    /// Forgets the optimizer's state, here and in the constraints: a new training starts without momentum.
+    pub fn reset_slots(&mut self) {
+        self.slots.clear();
+        for constraint in &mut self.constraints {
+            constraint.params_mut().into_iter().for_each(Param::reset_slots);
+        }
+    }
+
     /// The constraints, in the order in which they are applied.
     pub fn constraints(&self) -> &[Box<dyn Constraint>] {
         &self.constraints
@@ -217,7 +236,7 @@ impl Param {
 
     /// Replaces the base (the shape may change); gradient and optimizer state are dropped, constraints stay.
     pub fn set_base(&mut self, base: Tensor) {
-        self.base = base;
+        self.base = standard(base);
         self.grad = None;
         self.has_grad = false;
         self.slots.clear();
@@ -230,7 +249,8 @@ impl Param {
             self.value = None;
             return;
         }
-        let mut value = self.value.take().filter(|v| v.shape() == self.base.shape()).unwrap_or_else(|| self.base.clone());
+        let mut value =
+            self.value.take().filter(|v| v.shape() == self.base.shape()).unwrap_or_else(|| self.base.clone());
         value.assign(&self.base);
         for constraint in &self.constraints {
             constraint.materialize(&mut value);
@@ -241,7 +261,9 @@ impl Param {
     /// Turns the gradient with respect to the value into the one with respect to the base, by the chain rule
     /// through the constraints.
     pub fn pull_back(&mut self) {
-        let Some(grad) = self.grad.as_mut().filter(|_| self.has_grad && !self.constraints.is_empty()) else { return };
+        let Some(grad) = self.grad.as_mut().filter(|_| self.has_grad && !self.constraints.is_empty()) else {
+            return;
+        };
         // inputs[i] is what constraint i was given
         let mut inputs = Vec::with_capacity(self.constraints.len());
         let mut w = self.base.clone();
@@ -256,7 +278,7 @@ impl Param {
 
     /// Lets an optimizer change the base, given the gradient and its state, then projects and materializes.
     /// Parameters of the constraints are visited first. Does nothing without a gradient.
-    pub fn update(&mut self, rule: &mut dyn FnMut(Role, &mut Tensor, &Tensor, &mut Vec<Tensor>)) {
+    pub fn update(&mut self, rule: &mut UpdateRule<'_>) {
         for constraint in &mut self.constraints {
             for param in constraint.params_mut() {
                 param.update(rule);
@@ -285,15 +307,20 @@ impl Param {
         for constraint in &mut self.constraints {
             constraint.select(axis, keep)?;
         }
-        self.base = self.base.select(Axis(axis), keep);
+        self.base = standard(self.base.select(Axis(axis), keep));
         for slot in &mut self.slots {
-            *slot = slot.select(Axis(axis), keep);
+            *slot = standard(slot.select(Axis(axis), keep));
         }
         self.grad = None;
         self.has_grad = false;
         self.refresh();
         Ok(())
     }
+}
+
+/// The same values in standard layout, which `select` along an inner axis does not keep.
+fn standard(t: Tensor) -> Tensor {
+    if t.is_standard_layout() { t } else { t.as_standard_layout().into_owned() }
 }
 
 /// A parameter's own tensors are made here, in standard layout.

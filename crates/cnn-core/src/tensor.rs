@@ -13,8 +13,7 @@ pub type Tensor = ArrayD<f32>;
 /// If the tensor is a transposed or sliced view; make it standard with `as_standard_layout` first.
 pub fn slice(t: &Tensor) -> Result<&[f32]> {
     let shape = t.shape();
-    t.as_slice()
-        .ok_or_else(|| Error::Shape(format!("a tensor of shape {shape:?} is not in standard layout")))
+    t.as_slice().ok_or_else(|| Error::Shape(format!("a tensor of shape {shape:?} is not in standard layout")))
 }
 
 /// The values as one contiguous mutable slice.
@@ -70,7 +69,5 @@ pub fn relative_error(a: &Tensor, b: &Tensor) -> f32 {
 /// # Errors
 /// If the shape does not have four axes.
 pub fn nchw(shape: &[usize]) -> Result<[usize; 4]> {
-    shape
-        .try_into()
-        .map_err(|_| Error::Shape(format!("expected an image batch [n, c, h, w], got {shape:?}")))
+    shape.try_into().map_err(|_| Error::Shape(format!("expected an image batch [n, c, h, w], got {shape:?}")))
 }

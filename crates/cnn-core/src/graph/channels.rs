@@ -29,7 +29,11 @@ impl Graph {
         let mut kept = vec![false; count];
         for &c in keep {
             match kept.get_mut(c) {
-                None => return Err(Error::Edit(format!("channel {c} of `{name}` is out of range (it has {count})"))),
+                None => {
+                    return Err(Error::Edit(format!(
+                        "channel {c} of `{name}` is out of range (it has {count})"
+                    )));
+                }
                 Some(true) => return Err(Error::Edit(format!("channel {c} of `{name}` is listed twice"))),
                 Some(flag) => *flag = true,
             }
@@ -66,7 +70,8 @@ impl Graph {
     pub fn tied_channels(&self, name: &str) -> Result<Vec<String>> {
         let target = self.find(name)?;
         let mut classes = Classes::of(self)?;
-        let roots: Vec<usize> = (0..classes.channels[target]).map(|c| classes.find(classes.offset[target] + c)).collect();
+        let roots: Vec<usize> =
+            (0..classes.channels[target]).map(|c| classes.find(classes.offset[target] + c)).collect();
         let mut tied = Vec::new();
         for (at, node) in self.nodes.iter().enumerate() {
             if (0..classes.channels[at]).any(|c| roots.contains(&classes.find(classes.offset[at] + c))) {
@@ -115,7 +120,8 @@ impl Classes {
             ChannelRule::Opaque => self.opaque.push(at),
             ChannelRule::Same => {
                 for &input in inputs {
-                    (0..self.channels[at].min(self.channels[input])).for_each(|c| self.union((input, c), (at, c)));
+                    (0..self.channels[at].min(self.channels[input]))
+                        .for_each(|c| self.union((input, c), (at, c)));
                 }
             }
             ChannelRule::Concat => {
@@ -161,7 +167,8 @@ impl Classes {
         }
         let mut removed = Vec::with_capacity(graph.nodes.len());
         for at in 0..graph.nodes.len() {
-            let channels: Vec<bool> = (0..self.channels[at]).map(|c| gone[self.find(self.offset[at] + c)]).collect();
+            let channels: Vec<bool> =
+                (0..self.channels[at]).map(|c| gone[self.find(self.offset[at] + c)]).collect();
             removed.push(channels);
         }
         let name = |at: usize| graph.nodes[at].name.as_str();
@@ -173,7 +180,10 @@ impl Classes {
         }
         for (at, what) in [(0, "input"), (graph.output, "output")] {
             if removed[at].contains(&true) {
-                return Err(Error::Edit(format!("channels of the network's {what} `{}` would be removed", name(at))));
+                return Err(Error::Edit(format!(
+                    "channels of the network's {what} `{}` would be removed",
+                    name(at)
+                )));
             }
         }
         for &at in &self.opaque {

@@ -96,7 +96,9 @@ impl Graph {
         self.edit(|graph| {
             let at = graph.find(name)?;
             let [input] = graph.nodes[at].inputs[..] else {
-                return Err(Error::Edit(format!("`{name}` does not have exactly one input and cannot be bypassed")));
+                return Err(Error::Edit(format!(
+                    "`{name}` does not have exactly one input and cannot be bypassed"
+                )));
             };
             graph.nodes.remove(at);
             let moved = |i: usize| match i {

@@ -181,17 +181,25 @@ impl Graph {
         for (at, node) in self.nodes.iter().enumerate() {
             let is_input = node.layer().is::<Input>();
             if is_input != (at == 0) {
-                return Err(Error::Edit("the first node, and only that one, is the input".into()).at(&node.name));
+                return Err(
+                    Error::Edit("the first node, and only that one, is the input".into()).at(&node.name)
+                );
             }
             if let Some(bad) = node.inputs.iter().find(|&&i| i >= at) {
-                return Err(Error::Edit(format!("it reads node {bad}, which does not come before it")).at(&node.name));
+                return Err(
+                    Error::Edit(format!("it reads node {bad}, which does not come before it")).at(&node.name)
+                );
             }
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|&i| shapes[i].as_slice()).collect();
             let mut shape = node.layer().output_shape(&inputs).map_err(|e| e.at(&node.name))?;
             if is_input {
                 shape[0] = n;
             }
-            if shape.iter().try_fold(1usize, |p, &d| p.checked_mul(d)).is_none_or(|p| p > isize::MAX as usize / 8) {
+            if shape
+                .iter()
+                .try_fold(1usize, |p, &d| p.checked_mul(d))
+                .is_none_or(|p| p > isize::MAX as usize / 8)
+            {
                 return Err(Error::Shape(format!("{shape:?} is too large")).at(&node.name));
             }
             shapes.push(shape);

@@ -12,7 +12,11 @@ impl Display for Graph {
         };
         let wide = self.nodes.iter().map(|n| n.name.len()).chain([5]).max().unwrap_or(5);
         let kinds = self.nodes.iter().map(|n| n.layer().kind().len()).chain([4]).max().unwrap_or(4);
-        writeln!(f, "{:wide$}  {:kinds$}  {:>18}  {:>12}  {:>15}", "node", "kind", "output", "params", "multiply-adds")?;
+        writeln!(
+            f,
+            "{:wide$}  {:kinds$}  {:>18}  {:>12}  {:>15}",
+            "node", "kind", "output", "params", "multiply-adds"
+        )?;
         for ((node, shape), cost) in self.nodes.iter().zip(&shapes).zip(&costs) {
             let shape = shape[1..].iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
             let (kind, params, macs) = (node.layer().kind(), cost.params, cost.macs.total());

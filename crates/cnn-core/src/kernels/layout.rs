@@ -2,6 +2,28 @@
 
 use crate::simd::{Simd, SimdOp};
 
+/// Floats of a piece that is too short for the hardware's own prefetch.
+const SHORT: usize = 256;
+
+/// Asks for the lines of `planes` pieces of `len` floats, `stride` apart.
+///
+/// A transposition walks through as many streams as there are channels; the
+/// hardware foresees them only if they are long, and then better than we do.
+#[inline(always)]
+fn fetch<S: Simd>(s: S, start: *const f32, planes: usize, stride: usize, len: usize) {
+    const LINE: usize = 16;
+    if len > SHORT {
+        return;
+    }
+    for p in 0..planes {
+        let mut i = 0;
+        while i < len {
+            s.prefetch(start.wrapping_add(p * stride + i));
+            i += LINE;
+        }
+    }
+}
+
 /// `dst[j * dst_ld + i] = src[i * src_ld + j]`, `i < rows`, `j < cols`.
 #[derive(Clone, Copy)]
 pub struct Transpose2d {
@@ -45,6 +67,20 @@ impl Transpose2d {
             }
             i += ni;
         }
+    }
+}
+
+/// [`Transpose2d`] into image planes.
+pub struct UnpackNhwc(pub Transpose2d);
+
+impl SimdOp for UnpackNhwc {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let t = self.0;
+        fetch(s, t.dst, t.cols, t.dst_ld, t.rows);
+        // SAFETY: whoever built the value vouches for the pointers.
+        unsafe { t.go(s) };
     }
 }
 
@@ -99,11 +135,13 @@ impl SimdOp for PackNhwc<'_> {
         let tail = head + inside * self.ld;
         // Without horizontal padding all the rows are one long row.
         let whole = inside == self.width && inside == w;
-        let (runs, run_pixels) = if whole {
-            (usize::from(last > first), (last - first) * w)
-        } else {
-            (last - first, inside)
-        };
+        let (runs, run_pixels) =
+            if whole { (usize::from(last > first), (last - first) * w) } else { (last - first, inside) };
+        if first == last {
+            return; // nothing but padding
+        }
+        let start = self.src.as_ptr().wrapping_add((self.row0 + first as isize) as usize * w);
+        fetch(s, start, c, h * w, (last - first) * w);
         for i in 0..runs {
             let row = first + i;
             let dst = &mut self.dst[row * row_len..];

@@ -4,6 +4,7 @@
 
 pub mod flat;
 pub mod layout;
+pub mod phases;
 pub mod scratch;
 pub mod tiles;
 pub mod winograd;

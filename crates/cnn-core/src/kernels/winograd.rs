@@ -98,11 +98,7 @@ fn filter_gradient3<S: Simd>(s: S, u: [S::V; 6]) -> [S::V; 3] {
     [
         s.fma(na, sum_a, s.fma(nb, sum_b, u[0])),
         s.fma(s.splat(A * NA), dif_a, s.mul(s.splat(B * NB), dif_b)),
-        s.fma(
-            s.splat(A2 * NA),
-            sum_a,
-            s.fma(s.splat(B2 * NB), sum_b, u[5]),
-        ),
+        s.fma(s.splat(A2 * NA), sum_a, s.fma(s.splat(B2 * NB), sum_b, u[5])),
     ]
 }
 
@@ -319,11 +315,7 @@ impl SimdOp for SpreadFilters<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let FilterShape {
-            inputs,
-            outputs,
-            width,
-        } = self.shape;
+        let FilterShape { inputs, outputs, width } = self.shape;
         assert!(outputs.is_multiple_of(width) && width.is_multiple_of(S::LANES));
         assert!(self.src.len() >= inputs * 9 * outputs);
         assert!(self.dst.len() >= self.shape.floats());

@@ -44,7 +44,13 @@ impl BatchNorm {
     ///
     /// # Errors
     /// If the lengths differ.
-    pub fn trained(gamma: Vec<f32>, beta: Vec<f32>, mean: Vec<f32>, var: Vec<f32>, epsilon: f32) -> Result<BatchNorm> {
+    pub fn trained(
+        gamma: Vec<f32>,
+        beta: Vec<f32>,
+        mean: Vec<f32>,
+        var: Vec<f32>,
+        epsilon: f32,
+    ) -> Result<BatchNorm> {
         let c = gamma.len();
         if c == 0 || [beta.len(), mean.len(), var.len()] != [c; 3] {
             return Err(Error::Shape("batch normalization takes four vectors of the same length".into()));
@@ -92,7 +98,9 @@ impl BatchNorm {
     fn check(&self, shape: &[usize]) -> Result<(usize, usize)> {
         match shape {
             [n, c, rest @ ..] if *c == self.mean.len() => Ok((*n, elements(rest))),
-            other => Err(Error::Shape(format!("normalization of {} channels got {other:?}", self.mean.len()))),
+            other => {
+                Err(Error::Shape(format!("normalization of {} channels got {other:?}", self.mean.len())))
+            }
         }
     }
 
@@ -189,7 +197,8 @@ impl Trainable for BatchNorm {
         let values = slice(x)?;
         let (mean, var) = bn_stats(values, n, c, hw);
         let inv_std = bn_inv_std(&var, self.epsilon);
-        let (scale, shift) = bn_scale_shift(&mean, &inv_std, slice(self.gamma.value())?, slice(self.beta.value())?);
+        let (scale, shift) =
+            bn_scale_shift(&mean, &inv_std, slice(self.gamma.value())?, slice(self.beta.value())?);
         let mut y = step.pool.take(x.shape());
         bn_apply(values, slice_mut(&mut y)?, hw, &scale, &shift);
 

@@ -25,7 +25,9 @@ impl ChannelMap {
     pub fn new(channels: usize, map: Vec<Option<usize>>) -> Result<ChannelMap> {
         match map.iter().flatten().find(|&&c| c >= channels) {
             Some(bad) => Err(Error::Shape(format!("the map reads channel {bad} of {channels}"))),
-            None if map.is_empty() || channels == 0 => Err(Error::Shape("a channel map of no channels".into())),
+            None if map.is_empty() || channels == 0 => {
+                Err(Error::Shape("a channel map of no channels".into()))
+            }
             None => Ok(ChannelMap { channels, map }),
         }
     }
@@ -35,7 +37,7 @@ impl ChannelMap {
     /// # Errors
     /// If the channels do not divide into the groups.
     pub fn shuffle(channels: usize, groups: usize) -> Result<ChannelMap> {
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             return Err(Error::Shape(format!("{channels} channels do not divide into {groups} groups")));
         }
         let size = channels / groups;
@@ -126,7 +128,9 @@ impl Layer for ChannelMap {
     /// A shuffle or a padding in a few bytes, any other map as a list.
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         let c = self.channels;
-        let shuffle = (2..c).filter(|g| c % g == 0).find(|&g| ChannelMap::shuffle(c, g).is_ok_and(|s| s == *self));
+        let shuffle = (2..c)
+            .filter(|&g| c.is_multiple_of(g))
+            .find(|&g| ChannelMap::shuffle(c, g).is_ok_and(|s| s == *self));
         let before = self.map.iter().take_while(|m| m.is_none()).count();
         let after = self.map.len().saturating_sub(before + c);
         if let Some(groups) = shuffle {

@@ -57,11 +57,19 @@ impl ConvOptions {
     pub fn geometry(&self, input: &[usize], m: usize, kernel: [usize; 2]) -> Result<ConvGeometry> {
         let [n, c, h, w] = nchw(input)?;
         let ConvOptions { stride, pad, dilation, groups } = *self;
-        if kernel.contains(&0) || stride.contains(&0) || dilation.contains(&0) || groups == 0 || m == 0 || c == 0 {
+        if kernel.contains(&0)
+            || stride.contains(&0)
+            || dilation.contains(&0)
+            || groups == 0
+            || m == 0
+            || c == 0
+        {
             return Err(Error::Shape("kernel, stride, dilation, groups and channels are at least 1".into()));
         }
-        if c % groups != 0 || m % groups != 0 {
-            return Err(Error::Shape(format!("{c} input and {m} output channels do not divide into {groups} groups")));
+        if !c.is_multiple_of(groups) || !m.is_multiple_of(groups) {
+            return Err(Error::Shape(format!(
+                "{c} input and {m} output channels do not divide into {groups} groups"
+            )));
         }
         let fits = |size: usize, before: usize, after: usize, k: usize, d: usize| {
             let reach = (k - 1).checked_mul(d)?.checked_add(1)?;
@@ -157,8 +165,12 @@ impl Conv2d {
     /// If the shapes do not fit each other or the groups.
     pub fn new(weight: Tensor, bias: Option<Tensor>, options: ConvOptions) -> Result<Conv2d> {
         let [m, ..] = nchw(weight.shape())?;
-        if options.groups == 0 || m % options.groups != 0 || weight.is_empty() {
-            return Err(Error::Shape(format!("filters of shape {:?} in {} groups", weight.shape(), options.groups)));
+        if options.groups == 0 || !m.is_multiple_of(options.groups) || weight.is_empty() {
+            return Err(Error::Shape(format!(
+                "filters of shape {:?} in {} groups",
+                weight.shape(),
+                options.groups
+            )));
         }
         if let Some(b) = bias.as_ref().filter(|b| b.shape() != [m]) {
             return Err(Error::Shape(format!("a bias of shape {:?} for {m} filters", b.shape())));
@@ -218,7 +230,11 @@ impl Conv2d {
         let g = self.options.geometry(input, self.filters(), self.kernel())?;
         match g.c == self.channels_in() {
             true => Ok(g),
-            false => Err(Error::Shape(format!("the filters read {} channels, the input has {}", self.channels_in(), g.c))),
+            false => Err(Error::Shape(format!(
+                "the filters read {} channels, the input has {}",
+                self.channels_in(),
+                g.c
+            ))),
         }
     }
 
@@ -228,10 +244,13 @@ impl Conv2d {
         let shape = [from.uint()?, from.uint()?, from.uint()?, from.uint()?];
         let weight = from.param(Role::Weight, &shape)?;
         let bias = if has_bias { Some(from.param(Role::Bias, &shape[..1])?) } else { None };
-        let valid = options.groups > 0 && shape.iter().all(|&n| n > 0) && shape[0] % options.groups == 0;
+        let valid =
+            options.groups > 0 && shape.iter().all(|&n| n > 0) && shape[0].is_multiple_of(options.groups);
         match valid && shape[1].checked_mul(options.groups).is_some() {
             true => Ok(Box::new(Conv2d { weight, bias, options })),
-            false => Err(Error::malformed(format!("filters of shape {shape:?} in {} groups", options.groups))),
+            false => {
+                Err(Error::malformed(format!("filters of shape {shape:?} in {} groups", options.groups)))
+            }
         }
     }
 
@@ -249,7 +268,8 @@ impl Conv2d {
         };
         let (inputs, outputs) = (split(inputs, per_group), split(outputs, m / groups));
         // groups that lose everything on both sides disappear
-        let stay: Vec<usize> = (0..groups).filter(|&g| !(inputs[g].is_empty() && outputs[g].is_empty())).collect();
+        let stay: Vec<usize> =
+            (0..groups).filter(|&g| !(inputs[g].is_empty() && outputs[g].is_empty())).collect();
         let (Some(first_in), Some(first_out)) =
             (stay.first().map(|&g| inputs[g].len()), stay.first().map(|&g| outputs[g].len()))
         else {
@@ -271,7 +291,8 @@ impl Conv2d {
         if first_in < per_group && !same {
             if !self.weight.constraints().is_empty() {
                 return Err(Error::Edit(
-                    "a constrained grouped convolution can only lose the same positions in every group".into(),
+                    "a constrained grouped convolution can only lose the same positions in every group"
+                        .into(),
                 ));
             }
             let old = self.weight.base();

@@ -4,7 +4,9 @@ use super::one;
 use crate::cost::{Cost, Macs};
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
-use crate::ops::linear::{LinearGeometry, linear_backward_bias, linear_backward_input, linear_backward_weights, linear_forward};
+use crate::ops::linear::{
+    LinearGeometry, linear_backward_bias, linear_backward_input, linear_backward_weights, linear_forward,
+};
 use crate::param::{Param, Role};
 use crate::tensor::{Tensor, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
@@ -24,7 +26,10 @@ impl Linear {
     /// If the shapes do not fit each other.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
         let &[outputs, _] = weight.shape() else {
-            return Err(Error::Shape(format!("the weights of a linear layer are [out, in], got {:?}", weight.shape())));
+            return Err(Error::Shape(format!(
+                "the weights of a linear layer are [out, in], got {:?}",
+                weight.shape()
+            )));
         };
         if weight.is_empty() {
             return Err(Error::Shape("a linear layer needs at least one input and one output".into()));

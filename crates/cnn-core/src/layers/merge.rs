@@ -27,7 +27,9 @@ impl Layer for Add {
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
         match inputs {
             [first, rest @ ..] if !rest.is_empty() && rest.iter().all(|s| s == first) => Ok(first.to_vec()),
-            other => Err(Error::Shape(format!("addition takes two or more inputs of one shape, got {other:?}"))),
+            other => {
+                Err(Error::Shape(format!("addition takes two or more inputs of one shape, got {other:?}")))
+            }
         }
     }
 
@@ -226,7 +228,8 @@ impl Layer for Concat {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.shape()).collect();
         let mut y = zeros(&self.output_shape(&shapes)?);
-        let parts = inputs.iter().zip(sizes(&shapes)).map(|(x, s)| Ok((slice(x)?, s))).collect::<Result<Vec<_>>>()?;
+        let parts =
+            inputs.iter().zip(sizes(&shapes)).map(|(x, s)| Ok((slice(x)?, s))).collect::<Result<Vec<_>>>()?;
         concat_channels(&parts, slice_mut(&mut y)?);
         Ok(y)
     }
@@ -264,16 +267,22 @@ impl Trainable for Concat {
     fn forward(&mut self, inputs: &mut [Input<'_>], step: &mut Step<'_>) -> Result<Tensor> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.get().shape()).collect();
         let mut y = step.pool.take(&self.output_shape(&shapes)?);
-        let parts =
-            inputs.iter().zip(sizes(&shapes)).map(|(x, s)| Ok((slice(x.get())?, s))).collect::<Result<Vec<_>>>()?;
+        let parts = inputs
+            .iter()
+            .zip(sizes(&shapes))
+            .map(|(x, s)| Ok((slice(x.get())?, s)))
+            .collect::<Result<Vec<_>>>()?;
         concat_channels(&parts, slice_mut(&mut y)?);
         Ok(y)
     }
 
     fn backward(&mut self, at: Backward<'_>, step: &mut Step<'_>) -> Result<Vec<Option<Tensor>>> {
         let mut grads: Vec<Tensor> = at.shapes.iter().map(|s| step.pool.take(s)).collect();
-        let mut parts =
-            grads.iter_mut().zip(sizes(at.shapes)).map(|(g, s)| Ok((slice_mut(g)?, s))).collect::<Result<Vec<_>>>()?;
+        let mut parts = grads
+            .iter_mut()
+            .zip(sizes(at.shapes))
+            .map(|(g, s)| Ok((slice_mut(g)?, s)))
+            .collect::<Result<Vec<_>>>()?;
         split_channels(slice(&at.grad)?, &mut parts);
         step.pool.give(at.grad);
         Ok(grads.into_iter().map(Some).collect())

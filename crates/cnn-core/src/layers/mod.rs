@@ -53,7 +53,10 @@ pub(crate) fn register(registry: &mut Registry) {
 }
 
 /// The only input of a layer.
-pub(crate) fn one<T: Copy>(inputs: &[T]) -> Result<T> {
+///
+/// # Errors
+/// If there are none or several.
+pub fn one<T: Copy>(inputs: &[T]) -> Result<T> {
     match inputs {
         [input] => Ok(*input),
         _ => Err(Error::Shape(format!("the layer takes one input, got {}", inputs.len()))),

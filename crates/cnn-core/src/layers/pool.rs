@@ -54,11 +54,19 @@ impl Window {
             return Err(Error::Shape("window, step and image are at least 1".into()));
         }
         let small = |pad: usize, k: usize| pad < k;
-        if !(small(pad[0], kernel[0]) && small(pad[2], kernel[0]) && small(pad[1], kernel[1]) && small(pad[3], kernel[1])) {
-            return Err(Error::Shape(format!("the padding {pad:?} must be smaller than the window {kernel:?}")));
+        if !(small(pad[0], kernel[0])
+            && small(pad[2], kernel[0])
+            && small(pad[1], kernel[1])
+            && small(pad[3], kernel[1]))
+        {
+            return Err(Error::Shape(format!(
+                "the padding {pad:?} must be smaller than the window {kernel:?}"
+            )));
         }
         if kernel[0] > h + pad[0] + pad[2] || kernel[1] > w + pad[1] + pad[3] {
-            return Err(Error::Shape(format!("a window of {kernel:?} does not fit {h} x {w} padded by {pad:?}")));
+            return Err(Error::Shape(format!(
+                "a window of {kernel:?} does not fit {h} x {w} padded by {pad:?}"
+            )));
         }
         Ok(PoolGeometry { n, c, h, w, kernel, stride, pad, ceil_mode })
     }

@@ -22,7 +22,8 @@ impl Flatten {
 /// The same values in another shape.
 fn reshaped(x: Tensor, shape: &[usize]) -> Result<Tensor> {
     let from = x.shape().to_vec();
-    x.into_shape_with_order(IxDyn(shape)).map_err(|_| Error::Shape(format!("{from:?} cannot become {shape:?}")))
+    x.into_shape_with_order(IxDyn(shape))
+        .map_err(|_| Error::Shape(format!("{from:?} cannot become {shape:?}")))
 }
 
 impl Layer for Flatten {

@@ -29,7 +29,10 @@ impl Layer for Input {
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
         if !inputs.is_empty() || self.shape.contains(&0) {
-            return Err(Error::Shape(format!("an input has no inputs and no empty axis, got {:?}", self.shape)));
+            return Err(Error::Shape(format!(
+                "an input has no inputs and no empty axis, got {:?}",
+                self.shape
+            )));
         }
         Ok([1].iter().chain(&self.shape).copied().collect())
     }

@@ -76,23 +76,15 @@ pub fn activation_backward(f: ActivationFn, saved: &[f32], grad: &mut [f32]) {
     match f {
         ActivationFn::Relu => zip_in_place(grad, saved, |g, y| if y <= 0.0 { 0.0 } else { g }),
         ActivationFn::Relu6 => {
-            zip_in_place(
-                grad,
-                saved,
-                |g, y| if (y <= 0.0) | (y >= 6.0) { 0.0 } else { g },
-            )
+            zip_in_place(grad, saved, |g, y| if (y <= 0.0) | (y >= 6.0) { 0.0 } else { g })
         }
         ActivationFn::LeakyRelu(slope) => {
             zip_in_place(grad, saved, |g, v| if v > 0.0 { g } else { slope * g });
         }
         ActivationFn::Sigmoid => zip_in_place(grad, saved, |g, y| g * y * (1.0 - y)),
-        ActivationFn::HardSigmoid => zip_in_place(grad, saved, |g, y| {
-            if (y <= 0.0) | (y >= 1.0) {
-                0.0
-            } else {
-                g / 6.0
-            }
-        }),
+        ActivationFn::HardSigmoid => {
+            zip_in_place(grad, saved, |g, y| if (y <= 0.0) | (y >= 1.0) { 0.0 } else { g / 6.0 })
+        }
         ActivationFn::HardSwish => zip_in_place(grad, saved, |g, x| {
             let slope = if x >= 3.0 { 1.0 } else { x / 3.0 + 0.5 };
             if x <= -3.0 { 0.0 } else { g * slope }

@@ -40,16 +40,11 @@ pub fn adaptive_avg_pool(x: &[f32], input: [usize; 2], output: [usize; 2], y: &m
     let ([h, w], [oh, ow]) = (input, output);
     check(x.len(), input, y.len(), output);
     for_each_task(y, oh * ow, h * w, |first, y| {
-        for (y, x) in y
-            .chunks_exact_mut(oh * ow)
-            .zip(x[first * h * w..].chunks_exact(h * w))
-        {
+        for (y, x) in y.chunks_exact_mut(oh * ow).zip(x[first * h * w..].chunks_exact(h * w)) {
             for (i, y) in y.iter_mut().enumerate() {
                 let (rows, columns) = (bin(i / ow, h, oh), bin(i % ow, w, ow));
                 let count = (rows.len() * columns.len()) as f32;
-                let sum: f32 = rows
-                    .map(|r| x[r * w..][columns.clone()].iter().sum::<f32>())
-                    .sum();
+                let sum: f32 = rows.map(|r| x[r * w..][columns.clone()].iter().sum::<f32>()).sum();
                 *y = sum / count;
             }
         }
@@ -58,12 +53,7 @@ pub fn adaptive_avg_pool(x: &[f32], input: [usize; 2], output: [usize; 2], y: &m
 
 /// Writes `dx: [planes, h, w]` from `dy: [planes, oh, ow]`: each input gets `dy / bin size` from
 /// every bin that holds it.
-pub fn adaptive_avg_pool_backward(
-    dy: &[f32],
-    input: [usize; 2],
-    output: [usize; 2],
-    dx: &mut [f32],
-) {
+pub fn adaptive_avg_pool_backward(dy: &[f32], input: [usize; 2], output: [usize; 2], dx: &mut [f32]) {
     let ([h, w], [oh, ow]) = (input, output);
     check(dx.len(), input, dy.len(), output);
     for_each_task(dx, h * w, h * w, |first, dx| {
@@ -74,9 +64,7 @@ pub fn adaptive_avg_pool_backward(
                 let (rows, columns) = (bin(i / ow, h, oh), bin(i % ow, w, ow));
                 let share = dy / (rows.len() * columns.len()) as f32;
                 for r in rows {
-                    dx[r * w..][columns.clone()]
-                        .iter_mut()
-                        .for_each(|dx| *dx += share);
+                    dx[r * w..][columns.clone()].iter_mut().for_each(|dx| *dx += share);
                 }
             }
         }

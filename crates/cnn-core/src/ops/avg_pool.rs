@@ -43,20 +43,13 @@ impl Divisors {
         let [top, left, bottom, right] = g.pad;
         // Coordinates start at the leading padding; the input is before..before + size.
         let count = |start: usize, kernel: usize, before: usize, size: usize, after: usize| {
-            let (lo, hi) = if count_include_pad {
-                (0, before + size + after)
-            } else {
-                (before, before + size)
-            };
+            let (lo, hi) =
+                if count_include_pad { (0, before + size + after) } else { (before, before + size) };
             ((start + kernel).min(hi) - start.max(lo)) as f32
         };
         Self {
-            rows: (0..oh)
-                .map(|oy| count(oy * sh, kh, top, g.h, bottom))
-                .collect(),
-            columns: (0..ow)
-                .map(|ox| count(ox * sw, kw, left, g.w, right))
-                .collect(),
+            rows: (0..oh).map(|oy| count(oy * sh, kh, top, g.h, bottom)).collect(),
+            columns: (0..ow).map(|ox| count(ox * sw, kw, left, g.w, right)).collect(),
         }
     }
 }
@@ -109,7 +102,8 @@ multiversion! {
         for (dy, dx) in dy.chunks_exact(oh * ow).zip(dx.chunks_exact_mut(g.h * g.w)) {
             dx.fill(0.0);
             for ((oy, dy), &row_count) in dy.chunks_exact(ow).enumerate().zip(&divisors.rows) {
-                for ((share, &dy), &column_count) in share.iter_mut().zip(dy).zip(&divisors.columns) {
+                let counted = dy.iter().zip(&divisors.columns);
+                for (share, (&dy, &column_count)) in share.iter_mut().zip(counted) {
                     *share = dy / (row_count * column_count);
                 }
                 column.fill(0.0);

@@ -30,10 +30,7 @@ pub fn split_channels(dy: &[f32], parts: &mut [(&mut [f32], usize)]) {
     for (part, size) in parts {
         let size = *size;
         for_each_task(part, size, size, |first, part| {
-            for (part, dy) in part
-                .chunks_exact_mut(size)
-                .zip(dy[first * total..].chunks(total))
-            {
+            for (part, dy) in part.chunks_exact_mut(size).zip(dy[first * total..].chunks(total)) {
                 part.copy_from_slice(&dy[offset..][..size]);
             }
         });

@@ -32,33 +32,19 @@ pub struct ConvGeometry {
 
 fn out_len(size: usize, pads: usize, kernel: usize, stride: usize, dilation: usize) -> usize {
     let reach = dilation * (kernel - 1) + 1;
-    (size + pads)
-        .checked_sub(reach)
-        .map_or(0, |free| free / stride + 1)
+    (size + pads).checked_sub(reach).map_or(0, |free| free / stride + 1)
 }
 
 impl ConvGeometry {
     /// Output height, 0 if the filter does not fit.
     pub fn out_h(&self) -> usize {
         let pads = self.pad[0] + self.pad[2];
-        out_len(
-            self.h,
-            pads,
-            self.kernel[0],
-            self.stride[0],
-            self.dilation[0],
-        )
+        out_len(self.h, pads, self.kernel[0], self.stride[0], self.dilation[0])
     }
     /// Output width, 0 if the filter does not fit.
     pub fn out_w(&self) -> usize {
         let pads = self.pad[1] + self.pad[3];
-        out_len(
-            self.w,
-            pads,
-            self.kernel[1],
-            self.stride[1],
-            self.dilation[1],
-        )
+        out_len(self.w, pads, self.kernel[1], self.stride[1], self.dilation[1])
     }
     /// Multiplications of one pass, padding included.
     pub fn macs(&self) -> u64 {

@@ -21,9 +21,7 @@ pub fn cross_entropy(
     let uniform = f64::from(smoothing) / classes as f64;
     let confidence = 1.0 - f64::from(smoothing);
     let mut loss = 0.0;
-    let rows = logits
-        .chunks_exact(classes)
-        .zip(dlogits.chunks_exact_mut(classes));
+    let rows = logits.chunks_exact(classes).zip(dlogits.chunks_exact_mut(classes));
     for ((x, dx), &label) in rows.zip(labels) {
         let log_sum = log_sum_exp(x);
         loss += row_loss(x, label, log_sum, confidence, uniform);
@@ -41,17 +39,13 @@ pub fn cross_entropy_loss(logits: &[f32], labels: &[usize], classes: usize, smoo
     let uniform = f64::from(smoothing) / classes as f64;
     let confidence = 1.0 - f64::from(smoothing);
     let rows = logits.chunks_exact(classes).zip(labels);
-    rows.map(|(x, &label)| row_loss(x, label, log_sum_exp(x), confidence, uniform))
-        .sum::<f64>()
+    rows.map(|(x, &label)| row_loss(x, label, log_sum_exp(x), confidence, uniform)).sum::<f64>()
         / labels.len() as f64
 }
 
 fn check(logits: &[f32], labels: &[usize], classes: usize) {
     assert!(!labels.is_empty() && classes > 0 && logits.len() == labels.len() * classes);
-    assert!(
-        labels.iter().all(|&label| label < classes),
-        "label outside the classes"
-    );
+    assert!(labels.iter().all(|&label| label < classes), "label outside the classes");
 }
 
 /// `-Σ_k q_k log p_k` with `log p_k = x_k - log_sum`.
@@ -67,9 +61,5 @@ fn row_loss(x: &[f32], label: usize, log_sum: f64, confidence: f64, uniform: f64
 /// `log Σ_k e^(x_k)`, with the maximum taken out so that nothing overflows.
 fn log_sum_exp(x: &[f32]) -> f64 {
     let max = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    max + x
-        .iter()
-        .map(|&x| (f64::from(x) - max).exp())
-        .sum::<f64>()
-        .ln()
+    max + x.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
 }

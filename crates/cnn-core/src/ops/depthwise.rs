@@ -8,22 +8,21 @@ use super::conv::ConvGeometry;
 use super::direct_weights::chunks;
 use super::tasks::{for_each, part};
 use crate::kernels::flat::{FlatCorrelate, FlatDots};
+use crate::kernels::phases::{CopyRows, JoinPlane, PhaseShape, SplitPlane};
 use crate::kernels::scratch::{Shared, with_scratch};
 use crate::simd::Isa;
 
 /// Planes that a task handles at least, so that tasks are worth their start.
 const PLANE_FLOATS: usize = 64 * 1024;
 
-/// Where things lie in the phase planes of one image plane.
+/// Where the taps lie in the phase planes.
 struct Phases {
-    /// Rows and columns of a phase plane.
-    rows: usize,
-    cols: usize,
-    /// Taps in memory order of the filter: offset of each.
+    shape: PhaseShape,
+    /// Taps in the order of the filter: offset of each.
     offsets: Vec<usize>,
     /// Taps of each phase: filter index and offset inside the phase plane.
     taps: Vec<Vec<(usize, usize)>>,
-    /// Floats of the output rows laid out with `cols` columns.
+    /// Floats of the output rows laid out with the columns of a phase.
     flat: usize,
 }
 
@@ -44,72 +43,15 @@ impl Phases {
             }
         }
         Phases {
-            rows,
-            cols,
+            shape: PhaseShape {
+                size: [g.h, g.w],
+                pad: [g.pad[0], g.pad[1]],
+                stride: g.stride,
+                phase: [rows, cols],
+            },
             offsets,
             taps,
             flat: (oh - 1) * cols + ow,
-        }
-    }
-    fn len(&self, g: &ConvGeometry) -> usize {
-        g.stride[0] * g.stride[1] * self.rows * self.cols
-    }
-    /// Copies a plane `h x w` into its padded phase planes.
-    fn split(&self, g: &ConvGeometry, plane: &[f32], dst: &mut [f32]) {
-        let [sh, sw] = g.stride;
-        dst.fill(0.0);
-        for y in 0..g.h {
-            let py = y + g.pad[0];
-            let (ph, i) = (py % sh, py / sh);
-            if i >= self.rows {
-                continue;
-            }
-            let src = &plane[y * g.w..][..g.w];
-            for pw in 0..sw {
-                let x0 = (pw + sw - g.pad[1] % sw) % sw;
-                let j0 = (x0 + g.pad[1]) / sw;
-                if x0 >= g.w || j0 >= self.cols {
-                    continue;
-                }
-                let row = &mut dst[((ph * sw + pw) * self.rows + i) * self.cols..][..self.cols];
-                copy_strided(&mut row[j0..], &src[x0..], sw);
-            }
-        }
-    }
-    /// The inverse of `split`: collects the pixels of the plane; pixels that
-    /// no output sees become zero.
-    fn join(&self, g: &ConvGeometry, src: &[f32], plane: &mut [f32]) {
-        let [sh, sw] = g.stride;
-        for y in 0..g.h {
-            let py = y + g.pad[0];
-            let (ph, i) = (py % sh, py / sh);
-            let dst = &mut plane[y * g.w..][..g.w];
-            for pw in 0..sw {
-                let x0 = (pw + sw - g.pad[1] % sw) % sw;
-                let j0 = (x0 + g.pad[1]) / sw;
-                if x0 >= g.w {
-                    continue;
-                }
-                let to = dst[x0..].iter_mut().step_by(sw);
-                if i >= self.rows || j0 >= self.cols {
-                    to.for_each(|d| *d = 0.0);
-                    continue;
-                }
-                let row = &src[((ph * sw + pw) * self.rows + i) * self.cols..][..self.cols];
-                let from = row[j0..].iter().copied().chain(std::iter::repeat(0.0));
-                to.zip(from).for_each(|(d, v)| *d = v);
-            }
-        }
-    }
-}
-
-fn copy_strided(dst: &mut [f32], src: &[f32], stride: usize) {
-    if stride == 1 {
-        let n = dst.len().min(src.len());
-        dst[..n].copy_from_slice(&src[..n]);
-    } else {
-        for (d, v) in dst.iter_mut().zip(src.iter().step_by(stride)) {
-            *d = *v;
         }
     }
 }
@@ -120,14 +62,7 @@ fn grain(plane: usize, planes: usize) -> usize {
 }
 
 /// See [`super::conv::conv_forward`].
-pub fn forward(
-    isa: Isa,
-    g: &ConvGeometry,
-    x: &[f32],
-    w: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-) {
+pub fn forward(isa: Isa, g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let p = Phases::new(g);
     let (oh, ow, taps) = (g.out_h(), g.out_w(), g.taps());
     let (in_plane, out_plane, mult) = (g.h * g.w, oh * ow, g.m / g.c);
@@ -135,10 +70,11 @@ pub fn forward(
     let grain = grain(in_plane + out_plane, planes);
     let out = Shared::new(y);
     for_each(planes.div_ceil(grain), |task| {
-        with_scratch(p.len(g) + p.flat, |buf| {
-            let (xp, flat) = buf.split_at_mut(p.len(g));
+        with_scratch(p.shape.floats() + p.flat, |buf| {
+            let (xp, flat) = buf.split_at_mut(p.shape.floats());
+            xp.fill(0.0);
             for plane in task * grain..planes.min((task + 1) * grain) {
-                p.split(g, &x[plane * in_plane..][..in_plane], xp);
+                isa.run(SplitPlane { shape: p.shape, src: &x[plane * in_plane..][..in_plane], dst: xp });
                 for j in 0..mult {
                     let m = plane % g.c * mult + j;
                     isa.run(FlatCorrelate {
@@ -153,9 +89,14 @@ pub fn forward(
                         let at = (plane * mult + j) * out_plane;
                         std::slice::from_raw_parts_mut(out.ptr().add(at), out_plane)
                     };
-                    for (d, f) in dst.chunks_exact_mut(ow).zip(flat.chunks(p.cols)) {
-                        d.copy_from_slice(&f[..ow]);
-                    }
+                    isa.run(CopyRows {
+                        src: flat,
+                        src_ld: p.shape.phase[1],
+                        dst,
+                        dst_ld: ow,
+                        rows: oh,
+                        len: ow,
+                    });
                 }
             }
         });
@@ -165,12 +106,12 @@ pub fn forward(
 /// See [`super::conv::conv_backward_input`].
 pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     let p = Phases::new(g);
-    let (ow, taps) = (g.out_w(), g.taps());
-    let (in_plane, out_plane, mult) = (g.h * g.w, g.out_h() * ow, g.m / g.c);
+    let (oh, ow, taps) = (g.out_h(), g.out_w(), g.taps());
+    let (in_plane, out_plane, mult) = (g.h * g.w, oh * ow, g.m / g.c);
     let planes = g.n * g.c;
     let grain = grain(in_plane + out_plane, planes);
     // A phase plane position i receives dy[i - offset]: zeros before and after.
-    let phase_len = p.rows * p.cols;
+    let phase_len = p.shape.phase[0] * p.shape.phase[1];
     let margin = p.taps.iter().flatten().map(|t| t.1).max().unwrap_or(0);
     // Taps that look back, as offsets from the farthest one.
     let back: Vec<Vec<usize>> = p
@@ -178,17 +119,14 @@ pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mu
         .iter()
         .map(|taps| {
             (0..mult)
-                .flat_map(|j| {
-                    taps.iter()
-                        .map(move |t| j * (margin + phase_len) + margin - t.1)
-                })
+                .flat_map(|j| taps.iter().map(move |t| j * (margin + phase_len) + margin - t.1))
                 .collect()
         })
         .collect();
     let out = Shared::new(dx);
     for_each(planes.div_ceil(grain), |task| {
         let dy_len = mult * (margin + phase_len);
-        with_scratch(dy_len + p.len(g), |buf| {
+        with_scratch(dy_len + p.shape.floats(), |buf| {
             let (dyp, xp) = buf.split_at_mut(dy_len);
             dyp.fill(0.0);
             let mut weights = Vec::with_capacity(mult * taps);
@@ -196,9 +134,7 @@ pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mu
                 for j in 0..mult {
                     let src = &dy[(plane * mult + j) * out_plane..][..out_plane];
                     let dst = &mut dyp[j * (margin + phase_len) + margin..];
-                    for (d, v) in dst.chunks_mut(p.cols).zip(src.chunks_exact(ow)) {
-                        d[..ow].copy_from_slice(v);
-                    }
+                    isa.run(CopyRows { src, src_ld: ow, dst, dst_ld: p.shape.phase[1], rows: oh, len: ow });
                 }
                 for (phase, dst) in xp.chunks_exact_mut(phase_len).enumerate() {
                     weights.clear();
@@ -206,19 +142,12 @@ pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mu
                         let m = plane % g.c * mult + j;
                         weights.extend(p.taps[phase].iter().map(|t| w[m * taps + t.0]));
                     }
-                    isa.run(FlatCorrelate {
-                        src: dyp,
-                        offsets: &back[phase],
-                        w: &weights,
-                        bias: 0.0,
-                        dst,
-                    });
+                    isa.run(FlatCorrelate { src: dyp, offsets: &back[phase], w: &weights, bias: 0.0, dst });
                 }
                 // SAFETY: one input plane, which only this task writes.
-                let dst = unsafe {
-                    std::slice::from_raw_parts_mut(out.ptr().add(plane * in_plane), in_plane)
-                };
-                p.join(g, xp, dst);
+                let dst =
+                    unsafe { std::slice::from_raw_parts_mut(out.ptr().add(plane * in_plane), in_plane) };
+                isa.run(JoinPlane { shape: p.shape, src: xp, dst });
             }
         });
     });
@@ -227,8 +156,8 @@ pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mu
 /// See [`super::conv::conv_backward_weights`].
 pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let p = Phases::new(g);
-    let (ow, taps) = (g.out_w(), g.taps());
-    let (in_plane, out_plane, mult) = (g.h * g.w, g.out_h() * ow, g.m / g.c);
+    let (oh, ow, taps) = (g.out_h(), g.out_w(), g.taps());
+    let (in_plane, out_plane, mult) = (g.h * g.w, oh * ow, g.m / g.c);
     // Channels are independent; images are cut only if channels are too few.
     let chunks = if g.c >= 8 { 1 } else { chunks(g.n, dw.len()) };
     let channel_tasks = g.c.min(16);
@@ -240,30 +169,35 @@ pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &
             let (chunk, ct) = (task / channel_tasks, task % channel_tasks);
             let (n0, n1) = part(g.n, chunks, chunk);
             let (c0, c1) = part(g.c, channel_tasks, ct);
-            with_scratch(p.len(g) + p.flat, |buf| {
-                let (xp, dyp) = buf.split_at_mut(p.len(g));
+            with_scratch(p.shape.floats() + p.flat, |buf| {
+                let (xp, dyp) = buf.split_at_mut(p.shape.floats());
+                xp.fill(0.0);
                 dyp.fill(0.0);
                 for c in c0..c1 {
                     for n in n0..n1 {
-                        p.split(g, &x[(n * g.c + c) * in_plane..][..in_plane], xp);
+                        isa.run(SplitPlane {
+                            shape: p.shape,
+                            src: &x[(n * g.c + c) * in_plane..][..in_plane],
+                            dst: xp,
+                        });
                         for j in 0..mult {
                             let m = c * mult + j;
                             let src = &dy[(n * g.m + m) * out_plane..][..out_plane];
-                            for (d, v) in dyp.chunks_mut(p.cols).zip(src.chunks_exact(ow)) {
-                                d[..ow].copy_from_slice(v);
-                            }
+                            isa.run(CopyRows {
+                                src,
+                                src_ld: ow,
+                                dst: dyp,
+                                dst_ld: p.shape.phase[1],
+                                rows: oh,
+                                len: ow,
+                            });
                             // SAFETY: the sums of this chunk and filter, which
                             // only this task touches.
                             let dst = unsafe {
                                 let at = chunk * len + m * taps;
                                 std::slice::from_raw_parts_mut(shared.ptr().add(at), taps)
                             };
-                            isa.run(FlatDots {
-                                a: dyp,
-                                src: xp,
-                                offsets: &p.offsets,
-                                dst,
-                            });
+                            isa.run(FlatDots { a: dyp, src: xp, offsets: &p.offsets, dst });
                         }
                     }
                 }

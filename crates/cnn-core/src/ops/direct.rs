@@ -5,8 +5,9 @@
 //! no im2col copy is made.
 
 use super::conv::ConvGeometry;
+use super::filters;
 use super::tasks::for_each;
-use crate::kernels::layout::{PackNhwc, Transpose2d};
+use crate::kernels::layout::{PackNhwc, Transpose2d, UnpackNhwc};
 use crate::kernels::scratch::{Shared, with_scratch};
 use crate::kernels::tiles::{Init, Tiles};
 use crate::simd::{Isa, Simd, SimdOp};
@@ -30,33 +31,9 @@ pub fn band_rows(images: usize, rows: usize, per_row: usize) -> usize {
     fits.min(rows.div_ceil(bands_for_threads)).clamp(1, rows)
 }
 
-/// Right operand of a product as panels of `width` columns:
-/// `dst[panel][k][lane] = value(k, panel * width + lane)`, zero beyond `columns`.
-pub fn pack_panels(
-    dst: &mut [f32],
-    width: usize,
-    inner: usize,
-    columns: usize,
-    value: impl Fn(usize, usize) -> f32,
-) {
-    for (p, panel) in dst.chunks_exact_mut(width * inner).enumerate() {
-        for (k, row) in panel.chunks_exact_mut(width).enumerate() {
-            for (lane, v) in row.iter_mut().enumerate() {
-                let col = p * width + lane;
-                *v = if col < columns { value(k, col) } else { 0.0 };
-            }
-        }
-    }
-}
-
 /// Starts and length of the contiguous runs under a filter of `kernel` taps in
 /// channels-last memory with rows of `row` floats and pixels of `c` floats.
-pub fn tap_runs(
-    kernel: [usize; 2],
-    dilation: [usize; 2],
-    row: usize,
-    c: usize,
-) -> (Vec<usize>, usize) {
+pub fn tap_runs(kernel: [usize; 2], dilation: [usize; 2], row: usize, c: usize) -> (Vec<usize>, usize) {
     let starts = (0..kernel[0]).map(|kh| kh * dilation[0] * row);
     if dilation[1] == 1 {
         (starts.collect(), kernel[1] * c)
@@ -68,35 +45,19 @@ pub fn tap_runs(
 }
 
 /// See [`super::conv::conv_forward`].
-pub fn forward(
-    isa: Isa,
-    g: &ConvGeometry,
-    x: &[f32],
-    w: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-) {
+pub fn forward(isa: Isa, g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let (cg, mg) = (g.c / g.groups, g.m / g.groups);
     let (oh, ow) = (g.out_h(), g.out_w());
-    let taps = g.taps();
-    let inner = taps * cg;
+    let inner = g.taps() * cg;
     let width = panel_width(isa, mg);
     let panels = mg.div_ceil(width);
     let padded = (ow - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1;
     let (runs, run_len) = tap_runs(g.kernel, g.dilation, padded * cg, cg);
     let reach = (g.kernel[0] - 1) * g.dilation[0] + 1;
-    let band = band_rows(
-        g.n * g.groups,
-        oh,
-        g.stride[0] * padded * cg + ow * panels * width,
-    );
+    let band = band_rows(g.n * g.groups, oh, g.stride[0] * padded * cg + ow * panels * width);
     let bands = oh.div_ceil(band);
     with_scratch(g.groups * panels * inner * width, |packed| {
-        for (gi, dst) in packed.chunks_exact_mut(panels * inner * width).enumerate() {
-            pack_panels(dst, width, inner, mg, |k, col| {
-                w[((gi * mg + col) * cg + k % cg) * taps + k / cg]
-            });
-        }
+        filters::pack_outputs(isa, g, width, w, packed);
         let packed = &*packed;
         let out = Shared::new(y);
         for_each(g.n * g.groups * bands, |task| {
@@ -186,9 +147,7 @@ impl SimdOp for Forward<'_> {
                 a_outer: g.stride[0] * self.padded * cg,
                 c_outer: ow * ld,
                 lanes,
-                init: self
-                    .bias
-                    .map_or(Init::Zero, |b| Init::Row(b[p * self.width..].as_ptr())),
+                init: self.bias.map_or(Init::Zero, |b| Init::Row(b[p * self.width..].as_ptr())),
             });
         }
         let t = Transpose2d {
@@ -199,7 +158,6 @@ impl SimdOp for Forward<'_> {
             dst: self.out,
             dst_ld: g.out_h() * ow,
         };
-        // SAFETY: the band's rows of mg planes start at `out`.
-        unsafe { t.go(s) };
+        s.vectorize(UnpackNhwc(t));
     }
 }

@@ -5,9 +5,10 @@
 //! the output gradient with those taps. No scatter-add is needed.
 
 use super::conv::ConvGeometry;
-use super::direct::{band_rows, pack_panels, panel_width};
+use super::direct::{band_rows, panel_width};
+use super::filters;
 use super::tasks::for_each;
-use crate::kernels::layout::{PackNhwc, Transpose2d};
+use crate::kernels::layout::{PackNhwc, Transpose2d, UnpackNhwc};
 use crate::kernels::scratch::{Shared, with_scratch};
 use crate::kernels::tiles::{Init, Tiles};
 use crate::simd::{Isa, Simd, SimdOp};
@@ -50,7 +51,6 @@ fn margin(kernel: usize, stride: usize, dilation: usize) -> usize {
 /// See [`super::conv::conv_backward_input`].
 pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     let (cg, mg) = (g.c / g.groups, g.m / g.groups);
-    let taps = g.taps();
     let width = panel_width(isa, cg);
     let panels = cg.div_ceil(width);
     let ld = panels * width;
@@ -67,49 +67,36 @@ pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mu
             let dense = cols.dense() && !cols.taps.is_empty();
             let mut runs = Vec::new();
             for &(eh, _) in &rows.taps {
-                let heads = if dense {
-                    &cols.taps[..1]
-                } else {
-                    &cols.taps[..]
-                };
-                runs.extend(
-                    heads
-                        .iter()
-                        .map(|&(ew, _)| ((mh - eh) * padded + mw - ew) * mg),
-                );
+                let heads = if dense { &cols.taps[..1] } else { &cols.taps[..] };
+                runs.extend(heads.iter().map(|&(ew, _)| ((mh - eh) * padded + mw - ew) * mg));
             }
             let inner = rows.taps.len() * cols.taps.len() * mg;
             let run_len = if dense { cols.taps.len() * mg } else { mg };
-            phases.push((
-                Phase {
-                    phase: [ph, pw],
-                    runs,
-                    run_len,
-                    weights: weight_len,
-                    inner,
-                },
-                rows,
-                cols,
-            ));
+            phases.push((Phase { phase: [ph, pw], runs, run_len, weights: weight_len, inner }, rows, cols));
             weight_len += panels * inner * width;
         }
     }
     let band = band_rows(g.n * g.groups, g.h, g.w * ld + padded * mg / g.stride[0]);
     let bands = g.h.div_ceil(band);
-    with_scratch(g.groups * weight_len, |packed| {
-        if weight_len > 0 {
-            for (gi, dst) in packed.chunks_exact_mut(weight_len).enumerate() {
-                for (phase, rows, cols) in &phases {
-                    if phase.inner == 0 {
-                        continue;
+    let all = panels * g.taps() * mg * width;
+    with_scratch(g.groups * (all + weight_len), |buf| {
+        let (all_taps, packed) = buf.split_at_mut(g.groups * all);
+        filters::pack_inputs(isa, g, width, w, all_taps);
+        // The taps of each phase, in the order of its runs.
+        let tap_len = mg * width;
+        for group in 0..g.groups {
+            for (phase, rows, cols) in &phases {
+                let taps = rows.taps.iter().flat_map(|r| {
+                    let kw = move |c: &(usize, usize)| r.1 * g.kernel[1] + c.1;
+                    cols.taps.iter().map(kw)
+                });
+                for panel in 0..panels {
+                    let from = &all_taps[group * all + panel * (all / panels)..];
+                    let to = group * weight_len + phase.weights + panel * phase.inner * width;
+                    for (i, tap) in taps.clone().enumerate() {
+                        packed[to + i * tap_len..][..tap_len]
+                            .copy_from_slice(&from[tap * tap_len..][..tap_len]);
                     }
-                    let dst = &mut dst[phase.weights..][..panels * phase.inner * width];
-                    pack_panels(dst, width, phase.inner, cg, |k, c| {
-                        let (tap, m) = (k / mg, k % mg);
-                        let kh = rows.taps[tap / cols.taps.len()].1;
-                        let kw = cols.taps[tap % cols.taps.len()].1;
-                        w[((gi * mg + m) * cg + c) * taps + kh * g.kernel[1] + kw]
-                    });
                 }
             }
         }
@@ -229,7 +216,6 @@ impl SimdOp for Backward<'_> {
             dst: self.out,
             dst_ld: g.h * g.w,
         };
-        // SAFETY: the band's rows of cg planes start at `out`.
-        unsafe { t.go(s) };
+        s.vectorize(UnpackNhwc(t));
     }
 }

@@ -5,6 +5,7 @@
 
 use super::conv::ConvGeometry;
 use super::direct::{band_rows, panel_width};
+use super::filters;
 use super::tasks::{for_each, part};
 use crate::kernels::layout::PackNhwc;
 use crate::kernels::scratch::{Shared, with_scratch};
@@ -75,35 +76,11 @@ pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &
                         ld,
                         dst: dyp,
                     });
-                    isa.run(Accumulate {
-                        g,
-                        xp,
-                        dyp,
-                        padded,
-                        rows,
-                        width,
-                        sum,
-                    });
+                    isa.run(Accumulate { g, xp, dyp, padded, rows, width, sum });
                 });
             }
         });
-        for chunk in 1..chunks {
-            let (total, rest) = sums.split_at_mut(part_len);
-            let partial = &rest[(chunk - 1) * part_len..][..part_len];
-            for (t, p) in total.iter_mut().zip(partial) {
-                *t += p;
-            }
-        }
-        for gi in 0..g.groups {
-            for m in 0..mg {
-                for c in 0..cg {
-                    for tap in 0..taps {
-                        dw[((gi * mg + m) * cg + c) * taps + tap] =
-                            sums[((gi * taps + tap) * cg + c) * ld + m];
-                    }
-                }
-            }
-        }
+        filters::unpack_sums(isa, g, ld, chunks, sums, dw);
     });
 }
 
@@ -129,11 +106,7 @@ impl SimdOp for Accumulate<'_> {
         let ld = panels * self.width;
         let row = self.padded * cg;
         let dense = g.dilation[1] == 1;
-        let (heads, run) = if dense {
-            (1, g.kernel[1] * cg)
-        } else {
-            (g.kernel[1], cg)
-        };
+        let (heads, run) = if dense { (1, g.kernel[1] * cg) } else { (g.kernel[1], cg) };
         let starts: Vec<usize> = (0..self.rows).map(|r| r * g.stride[0] * row).collect();
         assert!(self.dyp.len() >= self.rows * ow * ld && self.sum.len() >= g.taps() * cg * ld);
         for kh in 0..g.kernel[0] {

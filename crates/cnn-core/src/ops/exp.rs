@@ -18,15 +18,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let r = (in_range - n * LN2_HI) - n * LN2_LO;
 
     let mut p = 1.0 / 5040.0;
-    for c in [
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * r + c;
     }
     let two_to_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));

@@ -22,13 +22,7 @@ pub fn gather_channels(x: &[f32], c: usize, hw: usize, map: &[Option<usize>], y:
 
 /// Writes `dx: [n, c, hw]` from `dy: [n, map.len(), hw]`: each input channel gets the sum of the
 /// outputs that copied it.
-pub fn gather_channels_backward(
-    dy: &[f32],
-    c: usize,
-    hw: usize,
-    map: &[Option<usize>],
-    dx: &mut [f32],
-) {
+pub fn gather_channels_backward(dy: &[f32], c: usize, hw: usize, map: &[Option<usize>], dx: &mut [f32]) {
     let image = check(dx.len(), c, hw, map, dy.len());
     for_each_task(dx, c * hw, c * hw + image, |first, dx| {
         for (i, dx) in dx.chunks_exact_mut(c * hw).enumerate() {

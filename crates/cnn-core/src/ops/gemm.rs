@@ -71,11 +71,7 @@ pub fn gemm_on(
     // Small products are cut finer, so that two threads have work.
     let columns = COLUMNS.min((n.div_ceil(4)).next_multiple_of(width));
     let col_tasks = n.div_ceil(columns);
-    let row_tasks = if col_tasks >= 4 {
-        m.div_ceil(4 * ROWS)
-    } else {
-        m.div_ceil(ROWS)
-    };
+    let row_tasks = if col_tasks >= 4 { m.div_ceil(4 * ROWS) } else { m.div_ceil(ROWS) };
     let rows = m.div_ceil(row_tasks);
     let out = Shared::new(c);
     for_each(row_tasks * col_tasks, |task| {
@@ -127,17 +123,8 @@ impl SimdOp for Block<'_> {
             let mut k0 = 0;
             while k0 < k {
                 let kc = inner.min(k - k0);
-                s.vectorize(PackB {
-                    block: &self,
-                    k0,
-                    kc,
-                    dst: packed,
-                });
-                let init = if k0 == 0 && !self.accumulate {
-                    Init::Zero
-                } else {
-                    Init::Accumulate
-                };
+                s.vectorize(PackB { block: &self, k0, kc, dst: packed });
+                let init = if k0 == 0 && !self.accumulate { Init::Zero } else { Init::Accumulate };
                 let (at, a_row, a_inner) = match self.ta {
                     Transpose::No => (i0 * k + k0, k, 1),
                     Transpose::Yes => (k0 * m + i0, 1, m),
@@ -199,9 +186,7 @@ impl SimdOp for PackB<'_, '_> {
                             let mut v = 0;
                             while v < width {
                                 // SAFETY: both rows hold `width` floats.
-                                unsafe {
-                                    s.store(row.as_mut_ptr().add(v), s.load(src.as_ptr().add(v)))
-                                };
+                                unsafe { s.store(row.as_mut_ptr().add(v), s.load(src.as_ptr().add(v))) };
                                 v += S::LANES;
                             }
                         } else {

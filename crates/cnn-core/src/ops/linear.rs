@@ -15,13 +15,7 @@ pub struct LinearGeometry {
 
 /// `y = x * w^T + bias`; `x`: `n x inputs`, `w`: `outputs x inputs`,
 /// `bias`: `outputs`, `y`: `n x outputs`, overwritten.
-pub fn linear_forward(
-    g: &LinearGeometry,
-    x: &[f32],
-    w: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-) {
+pub fn linear_forward(g: &LinearGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     assert_eq!(y.len(), g.n * g.outputs, "output length");
     if let Some(bias) = bias {
         assert_eq!(bias.len(), g.outputs, "bias length");

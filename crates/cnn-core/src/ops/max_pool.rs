@@ -136,10 +136,7 @@ const PADDING: i32 = 1 << 30;
 #[inline(always)]
 fn better(a: Coded, b: Coded) -> Coded {
     let take_b = (b.0 > a.0) | b.0.is_nan() | ((b.0 == a.0) & (b.1 < a.1));
-    (
-        if take_b { b.0 } else { a.0 },
-        if take_b { b.1 } else { a.1 },
-    )
+    (if take_b { b.0 } else { a.0 }, if take_b { b.1 } else { a.1 })
 }
 
 /// The maximum of each padded input column and its code; working rows of [`search_row`].
@@ -151,10 +148,7 @@ struct CodedColumns {
 impl CodedColumns {
     fn new(g: PoolGeometry) -> Self {
         let width = g.padded_width();
-        Self {
-            value: vec![f32::NEG_INFINITY; width],
-            code: vec![PADDING; width],
-        }
+        Self { value: vec![f32::NEG_INFINITY; width], code: vec![PADDING; width] }
     }
 }
 
@@ -169,13 +163,7 @@ fn search_row(
     code: &mut [i32],
 ) {
     let inside = g.pad[1]..g.pad[1] + g.w;
-    search_down(
-        g,
-        x,
-        oy,
-        &mut columns.value[inside.clone()],
-        &mut columns.code[inside],
-    );
+    search_down(g, x, oy, &mut columns.value[inside.clone()], &mut columns.code[inside]);
     search_across(g, &columns.value, &columns.code, y, code);
 }
 
@@ -199,13 +187,7 @@ fn search_down(g: PoolGeometry, x: &[f32], oy: usize, value: &mut [f32], code: &
 }
 
 #[inline(always)]
-fn search_across(
-    g: PoolGeometry,
-    value: &[f32],
-    value_code: &[i32],
-    y: &mut [f32],
-    code: &mut [i32],
-) {
+fn search_across(g: PoolGeometry, value: &[f32], value_code: &[i32], y: &mut [f32], code: &mut [i32]) {
     if (g.kernel[1], g.stride[1]) == (3, 2) {
         return search_across_3_stride_2(value, value_code, y, code);
     }
@@ -221,22 +203,15 @@ fn search_across(
         match stride {
             1 => {
                 let columns = value.iter().zip(value_code);
-                out.zip(columns)
-                    .for_each(|((y, code), (v, c))| update(y, code, *v, *c));
+                out.zip(columns).for_each(|((y, code), (v, c))| update(y, code, *v, *c));
             }
             2 => {
-                let columns = value
-                    .as_chunks::<2>()
-                    .0
-                    .iter()
-                    .zip(value_code.as_chunks::<2>().0);
-                out.zip(columns)
-                    .for_each(|((y, code), (v, c))| update(y, code, v[0], c[0]));
+                let columns = value.as_chunks::<2>().0.iter().zip(value_code.as_chunks::<2>().0);
+                out.zip(columns).for_each(|((y, code), (v, c))| update(y, code, v[0], c[0]));
             }
             _ => {
                 let columns = value.iter().zip(value_code).step_by(stride);
-                out.zip(columns)
-                    .for_each(|((y, code), (v, c))| update(y, code, *v, *c));
+                out.zip(columns).for_each(|((y, code), (v, c))| update(y, code, *v, *c));
             }
         }
     }
@@ -300,10 +275,7 @@ multiversion! {
 #[inline(always)]
 fn later_if_larger(a: Coded, b: Coded) -> Coded {
     let take_b = (b.0 > a.0) | b.0.is_nan();
-    (
-        if take_b { b.0 } else { a.0 },
-        if take_b { b.1 } else { a.1 },
-    )
+    (if take_b { b.0 } else { a.0 }, if take_b { b.1 } else { a.1 })
 }
 
 multiversion! {
@@ -361,9 +333,7 @@ multiversion! {
 /// Offset `ky * w + kx` in the input plane of each position code.
 fn code_offsets(g: PoolGeometry) -> Vec<usize> {
     let [kh, kw] = g.kernel;
-    (0..kh * kw)
-        .map(|code| code / kw * g.w + code % kw)
-        .collect()
+    (0..kh * kw).map(|code| code / kw * g.w + code % kw).collect()
 }
 
 /// Adds the gradient of output row `oy` to `dx`.

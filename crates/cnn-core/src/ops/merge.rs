@@ -16,12 +16,7 @@ pub fn add_in_place(a: &mut [f32], b: &[f32]) {
 /// The shape of `a b`: axes must be equal or 1 on one side.
 pub fn broadcast_shape(a: [usize; 4], b: [usize; 4]) -> [usize; 4] {
     std::array::from_fn(|i| {
-        assert!(
-            a[i] == b[i] || a[i] == 1 || b[i] == 1,
-            "axis {i}: {} and {}",
-            a[i],
-            b[i]
-        );
+        assert!(a[i] == b[i] || a[i] == 1 || b[i] == 1, "axis {i}: {} and {}", a[i], b[i]);
         if a[i] == 1 { b[i] } else { a[i] }
     })
 }
@@ -78,11 +73,7 @@ pub fn mul_grad_one(
         }
         shape
     };
-    let other_size = if other_shape[0] == images {
-        per_image(other.len())
-    } else {
-        0
-    };
+    let other_size = if other_shape[0] == images { per_image(other.len()) } else { 0 };
     let shapes = [shape, target_shape, other_shape].map(image_shape);
     for_each_task(target, target_size, dy_size, |first, target| {
         for (i, target) in target.chunks_exact_mut(target_size).enumerate() {
@@ -151,23 +142,9 @@ impl Rows {
             }
             axis -= 1;
         }
-        let steps = operands.map(|s| {
-            (0..axis)
-                .map(|i| {
-                    if s[i] == 1 {
-                        0
-                    } else {
-                        s[i + 1..].iter().product()
-                    }
-                })
-                .collect()
-        });
-        Self {
-            len,
-            varies,
-            outer: shape[..axis].to_vec(),
-            steps,
-        }
+        let steps = operands
+            .map(|s| (0..axis).map(|i| if s[i] == 1 { 0 } else { s[i + 1..].iter().product() }).collect());
+        Self { len, varies, outer: shape[..axis].to_vec(), steps }
     }
 
     /// Where row number `row` starts in each operand.

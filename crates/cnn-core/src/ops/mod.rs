@@ -16,6 +16,7 @@ mod direct_weights;
 pub mod dropout;
 mod elementwise;
 mod exp;
+mod filters;
 pub mod gather;
 pub mod gemm;
 pub mod linear;

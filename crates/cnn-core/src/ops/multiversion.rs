@@ -52,7 +52,7 @@ pub(crate) enum Isa {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn isa() -> Isa {
-    if false && is_x86_feature_detected!("avx512f")
+    if is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")

@@ -35,22 +35,14 @@ pub fn bn_stats(x: &[f32], n: usize, c: usize, hw: usize) -> (Vec<f32>, Vec<f32>
         .zip(&pivot)
         .map(|(&(sum, sum_sq), &pivot)| {
             let d = sum / m;
-            (
-                (f64::from(pivot) + d) as f32,
-                (sum_sq / m - d * d).max(0.0) as f32,
-            )
+            ((f64::from(pivot) + d) as f32, (sum_sq / m - d * d).max(0.0) as f32)
         })
         .unzip()
 }
 
 /// Per-channel factors that turn normalization into `y = scale x + shift`:
 /// `scale = gamma inv_std`, `shift = beta - mean scale`. All slices have length `c`.
-pub fn bn_scale_shift(
-    mean: &[f32],
-    inv_std: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-) -> (Vec<f32>, Vec<f32>) {
+pub fn bn_scale_shift(mean: &[f32], inv_std: &[f32], gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let c = mean.len();
     assert!(inv_std.len() == c && gamma.len() == c && beta.len() == c);
     (0..c)
@@ -71,15 +63,7 @@ pub fn bn_apply(x: &[f32], y: &mut [f32], hw: usize, scale: &[f32], shift: &[f32
     check_planes(x.len(), hw, scale, shift);
     assert_eq!(x.len(), y.len());
     for_each_task(y, hw, hw, |first, y| {
-        affine(
-            &x[first * hw..][..y.len()],
-            y,
-            first,
-            hw,
-            scale,
-            shift,
-            &|v| v,
-        );
+        affine(&x[first * hw..][..y.len()], y, first, hw, scale, shift, &|v| v);
     });
 }
 
@@ -96,9 +80,7 @@ pub fn bn_apply_relu(x: &[f32], y: &mut [f32], hw: usize, scale: &[f32], shift: 
 /// `x = scale x + shift` per channel; shapes as [`bn_apply`].
 pub fn bn_apply_in_place(x: &mut [f32], hw: usize, scale: &[f32], shift: &[f32]) {
     check_planes(x.len(), hw, scale, shift);
-    for_each_task(x, hw, hw, |first, x| {
-        affine_in_place(x, first, hw, scale, shift)
-    });
+    for_each_task(x, hw, hw, |first, x| affine_in_place(x, first, hw, scale, shift));
 }
 
 /// Replaces `dy: [n, c, hw]` by `dx` and returns `(dgamma, dbeta)`, each `[c]`.
@@ -122,12 +104,7 @@ pub fn bn_backward(
     let coefficients: Vec<[f32; 4]> = (0..c)
         .map(|i| {
             let a = gamma[i] * inv_std[i];
-            [
-                a,
-                -a * inv_std[i] * dgamma[i] / m,
-                mean[i],
-                -a * dbeta[i] / m,
-            ]
+            [a, -a * inv_std[i] * dgamma[i] / m, mean[i], -a * dbeta[i] / m]
         })
         .collect();
     for_each_task(dy, hw, 2 * hw, |first, dy| {

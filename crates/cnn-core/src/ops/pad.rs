@@ -7,10 +7,7 @@ pub fn pad_spatial(x: &[f32], [h, w]: [usize; 2], pad: [usize; 4], value: f32, y
     let [top, left, ..] = pad;
     let [ph, pw] = check(x.len(), [h, w], pad, y.len());
     for_each_task(y, ph * pw, ph * pw, |first, y| {
-        for (y, x) in y
-            .chunks_exact_mut(ph * pw)
-            .zip(x[first * h * w..].chunks_exact(h * w))
-        {
+        for (y, x) in y.chunks_exact_mut(ph * pw).zip(x[first * h * w..].chunks_exact(h * w)) {
             y[..top * pw].fill(value);
             y[(top + h) * pw..].fill(value);
             for (y, x) in y[top * pw..].chunks_exact_mut(pw).zip(x.chunks_exact(w)) {

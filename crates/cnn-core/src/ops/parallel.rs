@@ -5,7 +5,9 @@ use rayon::prelude::*;
 
 /// Elements of work per task: large enough to hide the cost of scheduling (microseconds), small
 /// enough that a task's data stays in the L2 cache.
-const TASK: usize = 1 << 15;
+///
+/// Tests split their small tensors too.
+const TASK: usize = if cfg!(test) { 1 << 6 } else { 1 << 15 };
 
 /// Calls `body(first_unit, units)` on consecutive runs of whole units of `y`.
 ///
@@ -24,9 +26,7 @@ pub(crate) fn for_each_task<T: Send>(
     if y.len() <= units * unit {
         return body(0, y);
     }
-    y.par_chunks_mut(units * unit)
-        .enumerate()
-        .for_each(|(task, run)| body(task * units, run));
+    y.par_chunks_mut(units * unit).enumerate().for_each(|(task, run)| body(task * units, run));
 }
 
 /// [`for_each_task`] with two outputs that have the same number of units.

@@ -7,9 +7,13 @@ use super::multiversion::unmasked;
 /// Input shape `[n, c, h, w]` and window of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolGeometry {
+    /// Images.
     pub n: usize,
+    /// Channels.
     pub c: usize,
+    /// Height.
     pub h: usize,
+    /// Width.
     pub w: usize,
     /// Window height and width.
     pub kernel: [usize; 2],
@@ -77,10 +81,7 @@ fn output_length(
     ceil_mode: bool,
 ) -> usize {
     assert!(kernel > 0 && stride > 0 && input > 0);
-    assert!(
-        before < kernel && after < kernel,
-        "padding must be smaller than the kernel"
-    );
+    assert!(before < kernel && after < kernel, "padding must be smaller than the kernel");
     let padded = input + before + after;
     assert!(padded >= kernel, "window larger than the padded input");
     let steps = padded - kernel;
@@ -89,37 +90,21 @@ fn output_length(
     }
     let last = steps.div_ceil(stride);
     // The last window must start inside the input or the leading padding.
-    if last * stride >= input + before {
-        last
-    } else {
-        last + 1
-    }
+    if last * stride >= input + before { last } else { last + 1 }
 }
 
 /// `f(out[i], row[i * stride])`, with separate loops for the common strides so that they vectorize.
 #[inline(always)]
-pub(crate) fn zip_strided(
-    out: &mut [f32],
-    row: &[f32],
-    stride: usize,
-    f: impl Fn(f32, f32) -> f32,
-) {
+pub(crate) fn zip_strided(out: &mut [f32], row: &[f32], stride: usize, f: impl Fn(f32, f32) -> f32) {
     match stride {
-        1 => out
-            .iter_mut()
-            .zip(row)
-            .for_each(|(o, &v)| *o = unmasked(f(*o, v))),
+        1 => out.iter_mut().zip(row).for_each(|(o, &v)| *o = unmasked(f(*o, v))),
         2 => {
             let pairs = row.as_chunks::<2>().0;
-            out.iter_mut()
-                .zip(pairs)
-                .for_each(|(o, p)| *o = unmasked(f(*o, p[0])));
+            out.iter_mut().zip(pairs).for_each(|(o, p)| *o = unmasked(f(*o, p[0])));
         }
         _ => {
             let values = row.iter().step_by(stride);
-            out.iter_mut()
-                .zip(values)
-                .for_each(|(o, &v)| *o = unmasked(f(*o, v)));
+            out.iter_mut().zip(values).for_each(|(o, &v)| *o = unmasked(f(*o, v)));
         }
     }
 }

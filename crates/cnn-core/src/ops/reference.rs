@@ -45,9 +45,7 @@ fn finish(sums: Vec<f64>, out: &mut [f32]) {
 /// Convolution, see [`super::conv::conv_forward`].
 pub fn conv_forward(g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let plane = g.out_h() * g.out_w();
-    let mut s: Vec<f64> = (0..y.len())
-        .map(|i| bias.map_or(0.0, |b| f64::from(b[i / plane % g.m])))
-        .collect();
+    let mut s: Vec<f64> = (0..y.len()).map(|i| bias.map_or(0.0, |b| f64::from(b[i / plane % g.m]))).collect();
     for_each_product(g, |xi, wi, yi| s[yi] += f64::from(x[xi]) * f64::from(w[wi]));
     finish(s, y);
 }
@@ -55,18 +53,14 @@ pub fn conv_forward(g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>
 /// Gradient to the input, see [`super::conv::conv_backward_input`].
 pub fn conv_backward_input(g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     let mut s = vec![0.0; dx.len()];
-    for_each_product(g, |xi, wi, yi| {
-        s[xi] += f64::from(w[wi]) * f64::from(dy[yi])
-    });
+    for_each_product(g, |xi, wi, yi| s[xi] += f64::from(w[wi]) * f64::from(dy[yi]));
     finish(s, dx);
 }
 
 /// Gradient to the weights, see [`super::conv::conv_backward_weights`].
 pub fn conv_backward_weights(g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let mut s = vec![0.0; dw.len()];
-    for_each_product(g, |xi, wi, yi| {
-        s[wi] += f64::from(x[xi]) * f64::from(dy[yi])
-    });
+    for_each_product(g, |xi, wi, yi| s[wi] += f64::from(x[xi]) * f64::from(dy[yi]));
     finish(s, dw);
 }
 

@@ -8,7 +8,7 @@ use super::conv::ConvGeometry;
 use super::direct::panel_width;
 use super::direct_weights::chunks;
 use super::tasks::{for_each, part};
-use crate::kernels::layout::{PackNhwc, Transpose2d};
+use crate::kernels::layout::{PackNhwc, Transpose2d, UnpackNhwc};
 use crate::kernels::scratch::{Shared, with_scratch};
 use crate::kernels::tiles::{Init, Tiles};
 use crate::kernels::winograd::{
@@ -77,12 +77,7 @@ impl Blocks {
         let images = (per_block / per_image).min(g.n / 8).max(1);
         let fits = (per_block / tiles[1]).max(1);
         let rows = tiles[0].div_ceil(tiles[0].div_ceil(fits).max(8usize.div_ceil(g.n)));
-        Blocks {
-            tiles,
-            images,
-            rows: if images > 1 { tiles[0] } else { rows },
-            n: g.n,
-        }
+        Blocks { tiles, images, rows: if images > 1 { tiles[0] } else { rows }, n: g.n }
     }
     fn strips(&self) -> usize {
         self.tiles[0].div_ceil(self.rows)
@@ -92,10 +87,7 @@ impl Blocks {
     }
     /// First image, first row of tiles and the grid of a block.
     fn block(&self, i: usize) -> (usize, usize, Grid) {
-        let (image, row) = (
-            i / self.strips() * self.images,
-            i % self.strips() * self.rows,
-        );
+        let (image, row) = (i / self.strips() * self.images, i % self.strips() * self.rows);
         let grid = Grid {
             images: self.images.min(self.n - image),
             rows: self.rows.min(self.tiles[0] - row),
@@ -109,14 +101,7 @@ impl Blocks {
 }
 
 /// See [`super::conv::conv_forward`].
-pub fn forward(
-    isa: Isa,
-    g: &ConvGeometry,
-    x: &[f32],
-    w: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-) {
+pub fn forward(isa: Isa, g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let ld = padded(isa, g.m);
     with_scratch(g.c * 9 * ld, |turned| {
         if ld > g.m {
@@ -171,11 +156,7 @@ fn convolve(
     y: &mut [f32],
 ) {
     let cp = g.c.next_multiple_of(isa.lanes());
-    let shape = FilterShape {
-        inputs: g.c,
-        outputs: padded(isa, g.m),
-        width: panel_width(isa, g.m),
-    };
+    let shape = FilterShape { inputs: g.c, outputs: padded(isa, g.m), width: panel_width(isa, g.m) };
     let mp = shape.outputs;
     let blocks = Blocks::new(g, cp + mp);
     let (oh, ow) = (g.out_h(), g.out_w());
@@ -183,12 +164,7 @@ fn convolve(
     let images_len = |grid: &Grid| grid.images * (grid.rows * OUT + 2) * width * cp;
     with_scratch(shape.floats() + mp, |buf| {
         let (matrices, bias_row) = buf.split_at_mut(shape.floats());
-        isa.run(SpreadFilters {
-            shape,
-            src: filters,
-            flip,
-            dst: matrices,
-        });
+        isa.run(SpreadFilters { shape, src: filters, flip, dst: matrices });
         if let Some(b) = bias {
             bias_row.fill(0.0);
             bias_row[..g.m].copy_from_slice(b);
@@ -220,13 +196,7 @@ fn convolve(
                         dst: &mut nhwc[k * in_rows * width * cp..][..in_rows * width * cp],
                     });
                 }
-                isa.run(Spread::<6> {
-                    grid,
-                    channels: cp,
-                    src: nhwc,
-                    size: [in_rows, width],
-                    dst: spread,
-                });
+                isa.run(Spread::<6> { grid, channels: cp, src: nhwc, size: [in_rows, width], dst: spread });
                 isa.run(Products {
                     tiles: grid.tiles(),
                     channels: cp,
@@ -245,7 +215,7 @@ fn convolve(
                 });
                 for k in 0..grid.images {
                     let at = ((image + k) * g.m * oh + tile_row * OUT) * ow;
-                    isa.run(Transpose2d {
+                    isa.run(UnpackNhwc(Transpose2d {
                         src: nhwc[k * pixels * mp..].as_ptr(),
                         src_ld: mp,
                         rows: pixels,
@@ -253,7 +223,7 @@ fn convolve(
                         // SAFETY: these rows of the image's planes are this task's.
                         dst: unsafe { out.ptr().add(at) },
                         dst_ld: oh * ow,
-                    });
+                    }));
                 }
             });
         });
@@ -274,15 +244,8 @@ impl SimdOp for Products<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let FilterShape {
-            inputs,
-            outputs,
-            width,
-        } = self.shape;
-        let (a_len, c_len) = (
-            product_stride(self.tiles, self.channels),
-            product_stride(self.tiles, outputs),
-        );
+        let FilterShape { inputs, outputs, width } = self.shape;
+        let (a_len, c_len) = (product_stride(self.tiles, self.channels), product_stride(self.tiles, outputs));
         assert!(inputs <= self.channels && self.spread.len() >= PRODUCTS * a_len);
         assert!(self.dst.len() >= PRODUCTS * c_len && self.filters.len() >= self.shape.floats());
         for p in 0..PRODUCTS {
@@ -324,9 +287,7 @@ pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &
         let shared = Shared::new(sums);
         for_each(chunks, |chunk| {
             // SAFETY: each task has its own part of the sums.
-            let sum = unsafe {
-                std::slice::from_raw_parts_mut(shared.ptr().add(chunk * sum_len), sum_len)
-            };
+            let sum = unsafe { std::slice::from_raw_parts_mut(shared.ptr().add(chunk * sum_len), sum_len) };
             sum.fill(0.0);
             let most = blocks.most_tiles();
             let x_len = PRODUCTS * product_stride(most, cp);
@@ -351,13 +312,7 @@ pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &
                             dst: &mut nhwc[k * rows * width * cp..][..rows * width * cp],
                         });
                     }
-                    isa.run(Spread::<6> {
-                        grid,
-                        channels: cp,
-                        src: nhwc,
-                        size: [rows, width],
-                        dst: xs,
-                    });
+                    isa.run(Spread::<6> { grid, channels: cp, src: nhwc, size: [rows, width], dst: xs });
                     let rows = grid.rows * OUT;
                     for k in 0..grid.images {
                         isa.run(PackNhwc {
@@ -371,13 +326,7 @@ pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &
                             dst: &mut nhwc[k * rows * cols * mp..][..rows * cols * mp],
                         });
                     }
-                    isa.run(Spread::<4> {
-                        grid,
-                        channels: mp,
-                        src: nhwc,
-                        size: [rows, cols],
-                        dst: dys,
-                    });
+                    isa.run(Spread::<4> { grid, channels: mp, src: nhwc, size: [rows, cols], dst: dys });
                     isa.run(FilterProducts {
                         tiles: grid.tiles(),
                         channels: [g.c, cp, mp],
@@ -397,12 +346,7 @@ pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &
             }
         }
         with_scratch(g.c * 9 * mp, |turned| {
-            isa.run(GatherFilters {
-                inputs: g.c,
-                outputs: mp,
-                src: sums,
-                dst: turned,
-            });
+            isa.run(GatherFilters { inputs: g.c, outputs: mp, src: sums, dst: turned });
             isa.run(Transpose2d {
                 src: turned.as_ptr(),
                 src_ld: mp,
@@ -430,10 +374,7 @@ impl SimdOp for FilterProducts<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let [c, cp, mp] = self.channels;
-        let (a_len, b_len) = (
-            product_stride(self.tiles, cp),
-            product_stride(self.tiles, mp),
-        );
+        let (a_len, b_len) = (product_stride(self.tiles, cp), product_stride(self.tiles, mp));
         assert!(c <= cp && self.x.len() >= PRODUCTS * a_len && self.dy.len() >= PRODUCTS * b_len);
         assert!(self.sum.len() >= PRODUCTS * c * mp);
         for p in 0..PRODUCTS {

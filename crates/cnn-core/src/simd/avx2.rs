@@ -71,8 +71,7 @@ impl Simd for Avx2 {
         let mut lanes = [0.0f32; 8];
         // SAFETY: eight floats are there.
         unsafe { self.store(lanes.as_mut_ptr(), v) };
-        ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5]))
-            + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]))
+        ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]))
     }
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> __m256 {
@@ -93,6 +92,11 @@ impl Simd for Avx2 {
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: __m256) {
         // SAFETY: token and caller; masked lanes are not written.
         unsafe { _mm256_maskstore_ps(p, mask(n), v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        // SAFETY: a hint, which never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
     }
     #[inline(always)]
     unsafe fn transpose_block(self, src: *const f32, src_ld: usize, dst: *mut f32, dst_ld: usize) {

@@ -18,21 +18,13 @@ const LANES: usize = 8;
 /// instruction on aarch64.
 #[inline(always)]
 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(target_arch = "aarch64") {
-        a.mul_add(b, c)
-    } else {
-        a * b + c
-    }
+    if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
 }
 
 impl Simd for Scalar {
     type V = [f32; LANES];
     const LANES: usize = LANES;
-    const ROWS: [usize; 2] = if cfg!(target_arch = "aarch64") {
-        [8, 4]
-    } else {
-        [4, 2]
-    };
+    const ROWS: [usize; 2] = if cfg!(target_arch = "aarch64") { [8, 4] } else { [4, 2] };
 
     fn vectorize<O: SimdOp>(self, op: O) -> O::Output {
         op.run(self)

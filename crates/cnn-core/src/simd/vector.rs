@@ -12,6 +12,9 @@ pub trait SimdOp {
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
 
+/// Lanes of the widest vector.
+const MOST_LANES: usize = 16;
+
 /// An instruction set, represented by a token that proves it is available.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// A vector of [`Simd::LANES`] floats.
@@ -57,6 +60,41 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` must be valid for writes of `n` floats.
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: Self::V);
+    /// Asks for a cache line that will be read or written soon. Any address is allowed.
+    #[inline(always)]
+    fn prefetch(self, _p: *const f32) {}
+    /// The even and the odd floats of `lo` followed by `hi`.
+    #[inline(always)]
+    fn split_pairs(self, lo: Self::V, hi: Self::V) -> (Self::V, Self::V) {
+        let mut all = [0.0f32; 2 * MOST_LANES];
+        let mut halves = [[0.0f32; MOST_LANES]; 2];
+        // SAFETY: the arrays hold vectors of MOST_LANES, the largest there are.
+        unsafe {
+            self.store(all.as_mut_ptr(), lo);
+            self.store(all.as_mut_ptr().add(Self::LANES), hi);
+            for i in 0..Self::LANES {
+                halves[0][i] = all[2 * i];
+                halves[1][i] = all[2 * i + 1];
+            }
+            (self.load(halves[0].as_ptr()), self.load(halves[1].as_ptr()))
+        }
+    }
+    /// The inverse of [`Simd::split_pairs`].
+    #[inline(always)]
+    fn join_pairs(self, even: Self::V, odd: Self::V) -> (Self::V, Self::V) {
+        let mut all = [0.0f32; 2 * MOST_LANES];
+        let mut halves = [[0.0f32; MOST_LANES]; 2];
+        // SAFETY: as above.
+        unsafe {
+            self.store(halves[0].as_mut_ptr(), even);
+            self.store(halves[1].as_mut_ptr(), odd);
+            for i in 0..Self::LANES {
+                all[2 * i] = halves[0][i];
+                all[2 * i + 1] = halves[1][i];
+            }
+            (self.load(all.as_ptr()), self.load(all.as_ptr().add(Self::LANES)))
+        }
+    }
     /// `dst[j * dst_ld + i] = src[i * src_ld + j]` for `i < LANES`, `j < LANES`.
     ///
     /// # Safety

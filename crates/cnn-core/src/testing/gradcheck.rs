@@ -49,7 +49,8 @@ fn compare(
     const H: f32 = 1.0 / 512.0;
     for (at, &analytic) in slice(grad)?.iter().enumerate() {
         let difference = ((numeric(at, H)? - numeric(at, -H)?) / (2.0 * f64::from(H))) as f32;
-        if !((analytic - difference).abs() <= tolerance * (1.0 + difference.abs())) {
+        let deviation = (analytic - difference).abs();
+        if deviation.is_nan() || deviation > tolerance * (1.0 + difference.abs()) {
             return Err(Error::Edit(format!(
                 "gradient of {what} at {at}: {analytic} analytic, {difference} by finite differences"
             )));

@@ -9,7 +9,8 @@ pub fn tensor(shape: &[usize]) -> BoxedStrategy<Tensor> {
     let shape = shape.to_vec();
     proptest::collection::vec(-1.0f32..1.0, elements(&shape))
         .prop_map(move |values| {
-            Tensor::from_shape_vec(IxDyn(&shape), values).unwrap_or_else(|_| unreachable!("as many as the shape says"))
+            Tensor::from_shape_vec(IxDyn(&shape), values)
+                .unwrap_or_else(|_| unreachable!("as many as the shape says"))
         })
         .boxed()
 }
@@ -19,10 +20,11 @@ pub fn tensor(shape: &[usize]) -> BoxedStrategy<Tensor> {
 pub fn distinct(shape: &[usize]) -> BoxedStrategy<Tensor> {
     let shape = shape.to_vec();
     let count = elements(&shape);
-    Just((0..count).map(|i| 0.01 * (i as f32 - count as f32 / 2.0) + 0.0057).collect::<Vec<f32>>())
+    Just((0..count).map(|i| 0.01 * (i as f32 - (count / 2) as f32) + 0.0057).collect::<Vec<f32>>())
         .prop_shuffle()
         .prop_map(move |values| {
-            Tensor::from_shape_vec(IxDyn(&shape), values).unwrap_or_else(|_| unreachable!("as many as the shape says"))
+            Tensor::from_shape_vec(IxDyn(&shape), values)
+                .unwrap_or_else(|_| unreachable!("as many as the shape says"))
         })
         .boxed()
 }

@@ -60,7 +60,10 @@ pub(super) fn hook_states(hooks: &[Box<dyn Hook>]) -> Vec<(String, Vec<u8>)> {
 pub(super) fn restore_hooks(hooks: &mut [Box<dyn Hook>], states: &[(String, Vec<u8>)]) -> Result<()> {
     let names: Vec<&str> = hooks.iter().map(|h| h.name()).collect();
     if !states.iter().map(|s| s.0.as_str()).eq(names.iter().copied()) {
-        return Err(Error::Edit(format!("the checkpoint has other hooks than this training ({})", names.join(", "))));
+        return Err(Error::Edit(format!(
+            "the checkpoint has other hooks than this training ({})",
+            names.join(", ")
+        )));
     }
     hooks.iter_mut().zip(states).try_for_each(|(hook, (_, state))| hook.restore(state))
 }

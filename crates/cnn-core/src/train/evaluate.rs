@@ -42,7 +42,8 @@ pub fn evaluate(graph: &Graph, data: &dyn Dataset) -> Result<Evaluation> {
         let step = Batch { ids, images: &images, labels: &labels };
         loss += CrossEntropy::default().loss(&step, &[&logits])?.value * ids.len() as f64;
         let classes = logits.len() / ids.len();
-        correct.extend(slice(&logits)?.chunks(classes).zip(&labels).map(|(z, &label)| argmax(z) == Some(label)));
+        correct
+            .extend(slice(&logits)?.chunks(classes).zip(&labels).map(|(z, &label)| argmax(z) == Some(label)));
     }
     Ok(Evaluation { correct, loss: loss / data.len() as f64 })
 }

@@ -21,4 +21,4 @@ pub use progress::Progress;
 pub use schedule::Schedule;
 pub use tape::Tape;
 pub use trainable::{Backward, Input, Needs, Saved, Step, Trainable};
-pub use trainer::{EpochRecord, History, Selection, TrainData, TrainSettings, train};
+pub use trainer::{EpochRecord, History, Selection, TrainData, TrainSettings, forward_backward, train};

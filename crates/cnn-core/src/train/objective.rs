@@ -68,7 +68,11 @@ fn logits<'a>(outputs: &[&'a Tensor], labels: &[usize]) -> Result<(&'a Tensor, u
     };
     let classes: usize = rest.iter().product();
     if *n != labels.len() || classes == 0 {
-        return Err(Error::Shape(format!("logits of shape {:?} for {} labels", output.shape(), labels.len())));
+        return Err(Error::Shape(format!(
+            "logits of shape {:?} for {} labels",
+            output.shape(),
+            labels.len()
+        )));
     }
     match labels.iter().find(|&&l| l >= classes) {
         None => Ok((output, classes)),

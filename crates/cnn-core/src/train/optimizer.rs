@@ -76,7 +76,9 @@ impl Optimizer {
     /// [`Error::Invalid`] for a negative or non-finite number, or a moment outside `[0, 1)`.
     pub fn check(&self) -> Result<()> {
         let (nonnegative, moments) = match *self {
-            Optimizer::Sgd { rate, momentum, weight_decay, .. } => ([rate, weight_decay, 0.0], [momentum, 0.0]),
+            Optimizer::Sgd { rate, momentum, weight_decay, .. } => {
+                ([rate, weight_decay, 0.0], [momentum, 0.0])
+            }
             Optimizer::Adam { rate, beta1, beta2, epsilon, weight_decay, .. } => {
                 ([rate, weight_decay, epsilon], [beta1, beta2])
             }
@@ -105,7 +107,15 @@ impl Optimizer {
         }
     }
 
-    fn update(&self, role: Role, step: u64, factor: f32, w: &mut Tensor, g: &Tensor, slots: &mut Vec<Tensor>) {
+    fn update(
+        &self,
+        role: Role,
+        step: u64,
+        factor: f32,
+        w: &mut Tensor,
+        g: &Tensor,
+        slots: &mut Vec<Tensor>,
+    ) {
         let wanted = match self {
             Optimizer::Sgd { momentum: 0.0, .. } => 0,
             Optimizer::Sgd { .. } => 1,
@@ -206,8 +216,14 @@ mod tests {
 
     #[test]
     fn adam_moves_by_the_rate_at_first() {
-        let adam =
-            Optimizer::Adam { rate: 0.1, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decoupled: false };
+        let adam = Optimizer::Adam {
+            rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            decoupled: false,
+        };
         let w = run(adam);
         assert!((w[0] - 0.7).abs() < 5e-3 && (w[1] + 1.7).abs() < 5e-3, "{w:?}");
     }
@@ -216,6 +232,8 @@ mod tests {
     fn bad_settings_are_refused() {
         assert!(Optimizer::sgd(f32::NAN, 0.0).check().is_err());
         assert!(Optimizer::sgd(-1.0, 0.0).check().is_err());
-        assert!(Optimizer::Sgd { rate: 0.1, momentum: 1.0, nesterov: false, weight_decay: 0.0 }.check().is_err());
+        assert!(
+            Optimizer::Sgd { rate: 0.1, momentum: 1.0, nesterov: false, weight_decay: 0.0 }.check().is_err()
+        );
     }
 }

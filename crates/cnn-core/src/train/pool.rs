@@ -19,7 +19,8 @@ impl Pool {
             .min_by_key(|&i| self.free[i].capacity());
         let mut values = best.map(|i| self.free.swap_remove(i)).unwrap_or_default();
         values.resize(len, 0.0);
-        Tensor::from_shape_vec(IxDyn(shape), values).unwrap_or_else(|_| unreachable!("the length is the shape's"))
+        Tensor::from_shape_vec(IxDyn(shape), values)
+            .unwrap_or_else(|_| unreachable!("the length is the shape's"))
     }
 
     /// A tensor of zeros.

@@ -48,7 +48,9 @@ impl Tape {
                 inputs.push(match (owned, &self.values[i]) {
                     (Some(tensor), _) => Input::Owned(tensor),
                     (None, Some(tensor)) => Input::Shared(tensor),
-                    (None, None) => return Err(Error::Edit(format!("the value of node {i} was freed too early"))),
+                    (None, None) => {
+                        return Err(Error::Edit(format!("the value of node {i} was freed too early")));
+                    }
                 });
             }
             let node = &mut graph.nodes_mut()[at];
@@ -101,7 +103,8 @@ impl Tape {
                 continue;
             };
             let keeps = |wanted: bool, i: usize| if wanted { self.values[i].as_ref() } else { None };
-            let inputs: Vec<Option<&Tensor>> = positions.iter().map(|&i| keeps(needs[at].inputs, i)).collect();
+            let inputs: Vec<Option<&Tensor>> =
+                positions.iter().map(|&i| keeps(needs[at].inputs, i)).collect();
             let shapes: Vec<&[usize]> = positions.iter().map(|&i| self.shapes[i].as_slice()).collect();
             let wanted: Vec<bool> = positions.iter().map(|&i| useful[i]).collect();
             let request = Backward {

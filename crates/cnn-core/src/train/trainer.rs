@@ -10,6 +10,7 @@ use super::schedule::Schedule;
 use super::tape::Tape;
 use crate::data::{Augment, Dataset};
 use crate::graph::Graph;
+use crate::param::Param;
 use crate::registry::Registry;
 use crate::tensor::{Tensor, slice_mut};
 use crate::{Error, Result};
@@ -74,7 +75,7 @@ impl TrainSettings {
         if self.batch == 0 {
             return Err(Error::invalid("batch", "at least 1"));
         }
-        if self.clip.is_some_and(|c| !(c > 0.0)) {
+        if self.clip.is_some_and(|c| c.is_nan() || c <= 0.0) {
             return Err(Error::invalid("clip", "a positive norm"));
         }
         self.optimizer.check()
@@ -134,7 +135,9 @@ pub fn train(
         return Err(Error::Data("there are no images to train on".into()));
     }
     if settings.selection == Selection::BestOnValidation && data.validation.is_none_or(|v| v.is_empty()) {
-        return Err(Error::Data("the best epoch on validation images was asked for, but there are none".into()));
+        return Err(Error::Data(
+            "the best epoch on validation images was asked for, but there are none".into(),
+        ));
     }
     let fingerprint = fingerprint(settings, data.train)?;
     let mut state = State { fingerprint, ..State::default() };
@@ -150,6 +153,8 @@ pub fn train(
         }
         checkpoint::restore_hooks(hooks, &found.hooks)?;
         (state, current, best) = (found, at, best_so_far);
+    } else {
+        for_each_param(&mut current, Param::reset_slots);
     }
 
     let mut tape = Tape::default();
@@ -159,7 +164,8 @@ pub fn train(
         let loss =
             train_epoch(&mut current, &mut tape, &data, settings, objective, hooks, progress, &mut state)?;
         check_params(&current, epoch, data.checkpoint.is_some())?;
-        let validation = data.validation.filter(|v| !v.is_empty()).map(|v| accuracy(&current, v)).transpose()?;
+        let validation =
+            data.validation.filter(|v| !v.is_empty()).map(|v| accuracy(&current, v)).transpose()?;
         let info = EpochInfo { epoch, epochs: settings.epochs, loss, validation };
         hooks.iter_mut().try_for_each(|hook| hook.on_epoch(&mut current, &info))?;
         state.records.push(EpochRecord { epoch, loss, validation });
@@ -229,8 +235,12 @@ fn train_epoch(
     Ok(total / order.len() as f64)
 }
 
-/// One forward and backward pass; `None` when the loss is not finite.
-pub(super) fn forward_backward(
+/// One forward and backward pass: afterwards every parameter has its gradient. Returns the loss, or `None` when it is not
+/// finite; there was no backward pass then. `seed` drives dropout.
+///
+/// # Errors
+/// If the batch or the objective does not fit the graph, or a layer cannot be trained.
+pub fn forward_backward(
     graph: &mut Graph,
     tape: &mut Tape,
     batch: &Batch<'_>,
@@ -241,11 +251,7 @@ pub(super) fn forward_backward(
     for name in objective.nodes() {
         wanted.push(graph.find(&name)?);
     }
-    for node in graph.nodes_mut().iter_mut().filter(|n| !n.layer().params().is_empty()) {
-        if let Some(layer) = node.layer_mut().trainable() {
-            layer.params_mut().into_iter().for_each(|p| p.zero_grad());
-        }
-    }
+    for_each_param(graph, Param::zero_grad);
     tape.forward(graph, batch.images, &wanted, seed)?;
     let outputs: Vec<&Tensor> = wanted.iter().filter_map(|&at| tape.value(at)).collect();
     let loss = objective.loss(batch, &outputs)?;
@@ -253,14 +259,32 @@ pub(super) fn forward_backward(
         return Ok(None);
     }
     if loss.grads.len() != wanted.len() {
-        return Err(Error::Edit(format!("the objective gave {} gradients for {} outputs", loss.grads.len(), wanted.len())));
+        return Err(Error::Edit(format!(
+            "the objective gave {} gradients for {} outputs",
+            loss.grads.len(),
+            wanted.len()
+        )));
     }
     tape.backward(graph, wanted.into_iter().zip(loss.grads).collect())?;
     Ok(Some(loss.value))
 }
 
+fn for_each_param(graph: &mut Graph, change: impl Fn(&mut Param)) {
+    for node in graph.nodes_mut().iter_mut().filter(|n| !n.layer().params().is_empty()) {
+        if let Some(layer) = node.layer_mut().trainable() {
+            layer.params_mut().into_iter().for_each(&change);
+        }
+    }
+}
+
 /// Reads images into a batch and augments them, each with a generator of its own.
-fn load(data: &TrainData<'_>, ids: &[usize], seed: u64, epoch: usize, images: &mut Tensor) -> Result<Vec<usize>> {
+fn load(
+    data: &TrainData<'_>,
+    ids: &[usize],
+    seed: u64,
+    epoch: usize,
+    images: &mut Tensor,
+) -> Result<Vec<usize>> {
     let shape = data.train.shape();
     let size: usize = shape.iter().product();
     slice_mut(images)?.par_chunks_mut(size.max(1)).zip(ids).try_for_each(|(image, &id)| {
@@ -296,8 +320,8 @@ fn blame(graph: &mut Graph, tape: &mut Tape, images: &Tensor) -> Result<String> 
 }
 
 fn bad_gradient(graph: &Graph) -> String {
-    let bad = |p: &&crate::Param| p.grad().is_some_and(|g| g.iter().any(|v| !v.is_finite()));
-    let node = graph.nodes().iter().find(|n| n.layer().params().iter().any(|p| bad(&p)));
+    let bad = |p: &&Param| p.grad().is_some_and(|g| g.iter().any(|v| !v.is_finite()));
+    let node = graph.nodes().iter().find(|n| n.layer().params().iter().any(bad));
     node.map_or_else(String::new, |n| n.name.clone())
 }
 

@@ -34,12 +34,7 @@ fn agree_with_pytorch() {
         let f = ALL.iter().find(|f| f.0 == name).unwrap().1;
         let x = floats(&case, "x");
         assert_close(&forward(f, &x), &floats(&case, "y"), 1e-6, name);
-        assert_close(
-            &backward(f, &x, &floats(&case, "dy")),
-            &floats(&case, "dx"),
-            2e-6,
-            name,
-        );
+        assert_close(&backward(f, &x, &floats(&case, "dy")), &floats(&case, "dx"), 2e-6, name);
     }
 }
 
@@ -49,11 +44,7 @@ fn gradients() {
     let x: Vec<f32> = uniform(1, 300)
         .iter()
         .map(|v| v * 8.0)
-        .filter(|x| {
-            [-3.0f32, 0.0, 3.0, 6.0]
-                .iter()
-                .all(|corner| (x - corner).abs() > 0.02)
-        })
+        .filter(|x| [-3.0f32, 0.0, 3.0, 6.0].iter().all(|corner| (x - corner).abs() > 0.02))
         .collect();
     let w = uniform(2, x.len());
     let negative_slope = ("leaky_relu below 0", ActivationFn::LeakyRelu(-0.5));
@@ -84,10 +75,7 @@ fn exp_within_two_ulp() {
         let x = i as f32 * 1e-4;
         let expected = f64::from(x).exp();
         let error = (f64::from(exp(x)) / expected - 1.0).abs();
-        assert!(
-            error < 2.0 * f64::from(f32::EPSILON) / 2.0,
-            "exp({x}): {error:e}"
-        );
+        assert!(error < 2.0 * f64::from(f32::EPSILON) / 2.0, "exp({x}): {error:e}");
     }
     assert_eq!(exp(f32::NEG_INFINITY), 0.0);
     assert_eq!(exp(0.0), 1.0);

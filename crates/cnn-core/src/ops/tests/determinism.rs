@@ -42,26 +42,13 @@ fn everything() -> Vec<u32> {
     mul_backward((&x, shape), (&scale, channel_shape), &y, &mut da, &mut db);
     results.extend([da, db]);
 
-    let g = PoolGeometry {
-        n,
-        c,
-        h,
-        w,
-        kernel: [3, 3],
-        stride: [2, 2],
-        pad: [1; 4],
-        ceil_mode: false,
-    };
+    let g = PoolGeometry { n, c, h, w, kernel: [3, 3], stride: [2, 2], pad: [1; 4], ceil_mode: false };
     let [oh, ow] = g.output_size();
     let (mut pooled, mut argmax) = (vec![0.0; n * c * oh * ow], vec![0; n * c * oh * ow]);
     let mut dx = vec![0.0; x.len()];
     max_pool_with_argmax(g, &x, &mut pooled, &mut argmax);
     max_pool_backward(g, &argmax, &pooled, &mut dx);
-    results.extend([
-        pooled.clone(),
-        dx.clone(),
-        argmax.iter().map(|&a| f32::from(a)).collect(),
-    ]);
+    results.extend([pooled.clone(), dx.clone(), argmax.iter().map(|&a| f32::from(a)).collect()]);
     avg_pool(g, true, &x, &mut pooled);
     avg_pool_backward(g, true, &pooled, &mut dx);
     results.extend([pooled, dx.clone()]);
@@ -84,10 +71,7 @@ fn everything() -> Vec<u32> {
 #[test]
 fn same_bits_with_1_2_and_3_threads() {
     let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(everything)
     };
     let one = run(1);

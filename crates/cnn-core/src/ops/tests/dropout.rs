@@ -8,10 +8,7 @@ fn keeps_the_mean_and_repeats_the_mask() {
         let kept = x.iter().filter(|&&v| v != 0.0).count() as f32;
         assert!((kept / len as f32 - (1.0 - p)).abs() < 0.01);
         // The probability is rounded to a multiple of 2^-16.
-        assert!(
-            x.iter()
-                .all(|&v| v == 0.0 || (v * (1.0 - p) - 1.0).abs() < 1e-3)
-        );
+        assert!(x.iter().all(|&v| v == 0.0 || (v * (1.0 - p) - 1.0).abs() < 1e-3));
 
         let mut grad = vec![2.0f32; len];
         dropout_in_place(&mut grad, p, 42);

@@ -21,9 +21,7 @@ fn size(shape: [usize; 4]) -> usize {
 }
 
 fn index(shape: [usize; 4], at: [usize; 4]) -> usize {
-    (0..4).fold(0, |index, i| {
-        index * shape[i] + if shape[i] == 1 { 0 } else { at[i] }
-    })
+    (0..4).fold(0, |index, i| index * shape[i] + if shape[i] == 1 { 0 } else { at[i] })
 }
 
 fn forward(a: &[f32], sa: [usize; 4], b: &[f32], sb: [usize; 4]) -> Vec<f32> {

@@ -34,10 +34,7 @@ fn distinct(seed: u64, len: usize) -> Vec<f32> {
 
 /// `Σ y w`: the scalar whose gradient in `y` is `w`.
 fn weighted(y: &[f32], w: &[f32]) -> f64 {
-    y.iter()
-        .zip(w)
-        .map(|(&y, &w)| f64::from(y) * f64::from(w))
-        .sum()
+    y.iter().zip(w).map(|(&y, &w)| f64::from(y) * f64::from(w)).sum()
 }
 
 /// Compares `dx` with central differences of `loss` at `x`.
@@ -54,11 +51,7 @@ fn assert_gradient(x: &[f32], dx: &[f32], step: f32, tolerance: f64, loss: impl 
         moved[i] = x[i];
         let expected = (above - below) / f64::from(hi - lo);
         let error = (expected - f64::from(dx[i])).abs();
-        assert!(
-            error <= tolerance * (1.0 + expected.abs()),
-            "element {i}: {} instead of {expected}",
-            dx[i]
-        );
+        assert!(error <= tolerance * (1.0 + expected.abs()), "element {i}: {} instead of {expected}", dx[i]);
     }
 }
 

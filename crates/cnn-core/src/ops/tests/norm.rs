@@ -15,9 +15,8 @@ fn forward(x: &[f32], n: usize, hw: usize, gamma: &[f32], beta: &[f32]) -> Vec<f
 
 fn naive_stats(x: &[f32], n: usize, c: usize, hw: usize) -> (Vec<f32>, Vec<f32>) {
     let m = (n * hw) as f64;
-    let channel = |ch: usize| {
-        (0..n).flat_map(move |i| x[(i * c + ch) * hw..][..hw].iter().map(|&v| f64::from(v)))
-    };
+    let channel =
+        |ch: usize| (0..n).flat_map(move |i| x[(i * c + ch) * hw..][..hw].iter().map(|&v| f64::from(v)));
     (0..c)
         .map(|ch| {
             let mean = channel(ch).sum::<f64>() / m;
@@ -89,20 +88,12 @@ fn fused_relu_keeps_nan() {
 #[test]
 fn variance_of_long_channels_with_a_large_mean() {
     let (n, c, hw) = (16, 2, 96 * 96);
-    let x: Vec<f32> = uniform(7, n * c * hw)
-        .iter()
-        .map(|v| 1000.0 + 0.01 * v)
-        .collect();
+    let x: Vec<f32> = uniform(7, n * c * hw).iter().map(|v| 1000.0 + 0.01 * v).collect();
     let (mean, var) = bn_stats(&x, n, c, hw);
     let (naive_mean, naive_var) = naive_stats(&x, n, c, hw);
     for ch in 0..c {
         assert!((mean[ch] - naive_mean[ch]).abs() <= 1e-4);
-        assert!(
-            (var[ch] / naive_var[ch] - 1.0).abs() < 1e-5,
-            "{} {}",
-            var[ch],
-            naive_var[ch]
-        );
+        assert!((var[ch] / naive_var[ch] - 1.0).abs() < 1e-5, "{} {}", var[ch], naive_var[ch]);
     }
 }
 
