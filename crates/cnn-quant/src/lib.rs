@@ -1,1 +1,81 @@
-//! Quantization of convolutional networks: weight sharing, 8-bit integers.
+//! Quantization of convolutional networks: weight sharing and 8-bit integers.
+//!
+//! - [`KMeansQuantizer`], `quant.kmeans`: the weights of a layer share a few values, found by k-means and fine-tuned
+//!   (Han, Mao, Dally 2016, "Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman
+//!   Coding"). Smaller files; the arithmetic stays.
+//! - [`Int8Quantizer`], `quant.int8`: weights and activations as 8-bit integers, after training (Jacob et al. 2018,
+//!   "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
+//!
+//! Both keep exact zeros, so that they go after pruning.
+//!
+//! ```
+//! use cnn_core::testing::{lenet5, stripes};
+//! use cnn_core::train::TrainSettings;
+//! use cnn_core::{Registry, Run, model_file};
+//!
+//! let mut registry = Registry::core();
+//! cnn_quant::register(&mut registry);
+//! let config = serde_json::json!({ "bits": 3, "per_layer": { "conv*": 6 }, "epochs": 0 });
+//! let method = registry.build_method("quant.kmeans", config)?;
+//!
+//! let (train, validation) = (stripes(32, [1, 28, 28], 10, 0)?, stripes(16, [1, 28, 28], 10, 1)?);
+//! let mut graph = lenet5(0)?;
+//! method.apply(&mut graph, &mut Run::new(&train, &validation, TrainSettings::default(), &registry))?;
+//! let constrained = graph.infer(&cnn_core::data::batch(&train, &[0, 1])?.0)?;
+//!
+//! method.pack(&mut graph)?;
+//! let bytes = model_file::deploy_bytes(&graph, false)?;
+//! assert!(bytes.len() < 180_000); // of 1,724,320: 3 bits a weight
+//! let back = model_file::from_bytes(&bytes, &registry)?;
+//! assert_eq!(back.infer(&cnn_core::data::batch(&train, &[0, 1])?.0)?, constrained); // packed = constrained, bit by bit
+//! # Ok::<(), cnn_core::Error>(())
+//! ```
+
+mod cluster;
+mod codebook;
+mod codebook_conv2d;
+mod codebook_linear;
+mod codebook_weights;
+mod coding;
+mod conv2d_i8;
+mod error;
+mod grid;
+mod half16;
+mod int8;
+mod int8_range;
+mod int8_weights;
+mod kernels;
+mod kmeans;
+mod linear_i8;
+mod targets;
+
+pub use cluster::{Init, centroids, nearest};
+pub use codebook::{CODEBOOK, Codebook};
+pub use codebook_conv2d::CodebookConv2d;
+pub use codebook_linear::CodebookLinear;
+pub use codebook_weights::{CodebookWeights, MOST_VALUES};
+pub use coding::symbols::Form;
+pub use conv2d_i8::Conv2dI8;
+pub use error::Error;
+pub use grid::Grid;
+pub use half16::{HALF, Half};
+pub use int8::Int8Quantizer;
+pub use int8_range::{INT8_RANGE, Int8Range, WeightGrid};
+pub use int8_weights::Int8Weights;
+pub use kmeans::KMeansQuantizer;
+pub use linear_i8::LinearI8;
+
+use cnn_core::Registry;
+
+/// Adds the methods, packed layers and constraints of this crate.
+pub fn register(registry: &mut Registry) {
+    registry.layer(CodebookConv2d::KIND, CodebookConv2d::decode);
+    registry.layer(CodebookLinear::KIND, CodebookLinear::decode);
+    registry.layer(Conv2dI8::KIND, Conv2dI8::decode);
+    registry.layer(LinearI8::KIND, LinearI8::decode);
+    registry.constraint(CODEBOOK, Codebook::decode);
+    registry.constraint(HALF, Half::decode);
+    registry.constraint(INT8_RANGE, Int8Range::decode);
+    registry.method(KMeansQuantizer::NAME, KMeansQuantizer::build);
+    registry.method(Int8Quantizer::NAME, Int8Quantizer::build);
+}

@@ -1,0 +1,138 @@
+//! Linear quantization to 256 levels (SPEC 2.2, eq. 2).
+//!
+//! `q = round(a (p - b))`, `p ~ q / a + b` with `a = 255 / (max - min)`, where the range is widened to contain 0 and `b` is nudged
+//! so that 0 lies on the grid: `b = -z / a` for an integer `z`. With the step `s = 1 / a` then `p ~ s (q - z)`. Everywhere
+//! in this crate the **level** `q - z` is what is computed with: level 0 is exactly 0.
+
+/// A grid of at most 256 points `step * level`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// `s`, finite and above 0.
+    pub step: f32,
+    /// Lowest level, `-z`.
+    pub low: i16,
+    /// Highest level, at most `low + 255`.
+    pub high: i16,
+}
+
+impl Grid {
+    /// The affine grid for values between `min` and `max`, 256 levels. `max = min` is lossless: the one value is level 1 or -1.
+    pub fn affine(min: f32, max: f32) -> Grid {
+        if let Some(step) = constant(min, max) {
+            let low = if min < 0.0 { -1 } else { 0 };
+            return Grid { step, low, high: low + 255 };
+        }
+        // in f64, since max - min may overflow f32
+        let (min, max) = (f64::from(min.min(0.0)), f64::from(max.max(0.0)));
+        let step = positive((max - min) / 255.0);
+        let zero = (-min / f64::from(step)).round_ties_even().clamp(0.0, 255.0);
+        let low = -(zero as i16);
+        Grid { step, low, high: low + 255 }
+    }
+
+    /// The symmetric grid for values between `min` and `max`: levels -127 to 127. `max = min` is lossless.
+    pub fn symmetric(min: f32, max: f32) -> Grid {
+        let most = f64::from(min.abs().max(max.abs()));
+        let step = constant(min, max).unwrap_or_else(|| positive(most / 127.0));
+        Grid { step, low: -127, high: 127 }
+    }
+
+    /// The level nearest to a value (ties to even levels); beyond the grid, its end. NaN counts as 0.
+    pub fn level(&self, value: f32) -> i16 {
+        // the cast turns NaN into 0
+        (value / self.step).round_ties_even().clamp(f32::from(self.low), f32::from(self.high)) as i16
+    }
+
+    /// The value of a level.
+    pub fn value(&self, level: i16) -> f32 {
+        self.step * f32::from(level)
+    }
+
+    /// The point of the grid nearest to a value; NaN stays.
+    pub fn round(&self, value: f32) -> f32 {
+        self.step * (value / self.step).round_ties_even().clamp(f32::from(self.low), f32::from(self.high))
+            + 0.0
+    }
+
+    /// The same number of levels with at least this step.
+    pub fn coarser(self, step: f32) -> Grid {
+        Grid { step: self.step.max(step), ..self }
+    }
+}
+
+/// The step for a single value, which then is level 1 or -1; `None` for a range.
+fn constant(min: f32, max: f32) -> Option<f32> {
+    (min == max).then_some(if min == 0.0 { 1.0 } else { min.abs() })
+}
+
+fn positive(step: f64) -> f32 {
+    (step as f32).max(f32::MIN_POSITIVE)
+}
+
+/// Smallest and largest value; `None` if one is not finite or there are none.
+pub fn range(values: impl IntoIterator<Item = f32>) -> Option<(f32, f32)> {
+    let mut range: Option<(f32, f32)> = None;
+    for v in values {
+        if !v.is_finite() {
+            return None;
+        }
+        range = Some(range.map_or((v, v), |(min, max)| (min.min(v), max.max(v))));
+    }
+    range
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn within_half_a_step_and_zero_is_exact(min in -10.0f32..10.0, span in 1e-3f32..20.0, at in 0.0f32..1.0) {
+            let max = min + span;
+            let value = min + at * span;
+            for grid in [Grid::affine(min, max), Grid::symmetric(min, max)] {
+                // nudging zero onto the grid can move the ends by half a step
+                prop_assert!((grid.round(value) - value).abs() <= grid.step * 1.0001);
+                prop_assert_eq!(grid.value(grid.level(value)), grid.round(value));
+                prop_assert_eq!(grid.level(0.0), 0);
+                prop_assert!(i32::from(grid.high) - i32::from(grid.low) <= 255);
+            }
+            if min <= 0.0 && max >= 0.0 {
+                let error = (Grid::affine(min, max).round(value) - value).abs();
+                prop_assert!(error <= Grid::affine(min, max).step * 1.0001, "{}", error);
+                let error = (Grid::symmetric(min, max).round(value) - value).abs();
+                prop_assert!(error <= Grid::symmetric(min, max).step * 0.5001, "{}", error);
+            }
+        }
+
+        #[test]
+        fn one_value_is_lossless(value in any::<f32>().prop_filter("finite", |v| v.is_finite() && v.abs() > 1e-30)) {
+            prop_assert_eq!(Grid::affine(value, value).round(value), value);
+            prop_assert_eq!(Grid::symmetric(value, value).round(value), value);
+        }
+    }
+
+    #[test]
+    fn equation_2_by_hand() {
+        // a = 255 / 2.55 = 100, b = -0.55 lies on the grid already
+        let grid = Grid::affine(-0.55, 2.0);
+        assert!((grid.step - 0.01).abs() < 1e-9);
+        assert_eq!((grid.low, grid.high), (-55, 200));
+        assert_eq!(grid.level(0.123), 12);
+        assert_eq!(grid.level(99.0), 200);
+        assert_eq!(grid.level(f32::NEG_INFINITY), -55);
+        assert_eq!(grid.level(f32::NAN), 0);
+    }
+
+    #[test]
+    fn extremes() {
+        let grid = Grid::affine(f32::MIN, f32::MAX);
+        assert!(grid.step.is_finite() && grid.round(f32::MAX) > 3e38);
+        assert!(Grid::affine(0.0, 1e-45).step > 0.0);
+        assert_eq!(Grid::affine(0.0, 0.0).round(0.0), 0.0);
+        assert_eq!(range([]), None);
+        assert_eq!(range([1.0, f32::NAN]), None);
+        assert_eq!(range([1.0, -2.0]), Some((-2.0, 1.0)));
+    }
+}

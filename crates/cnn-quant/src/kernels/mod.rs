@@ -1,0 +1,3 @@
+//! Integer products: portable code that compilers vectorize well.
+
+pub mod int8;

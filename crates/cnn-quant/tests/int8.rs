@@ -1,0 +1,350 @@
+//! `quant.int8` on layers and networks: exact against 64-bit integers, near the floats, composition, errors.
+
+use cnn_core::compress::Chain;
+use cnn_core::data::{MemoryDataset, batch};
+use cnn_core::layers::{Activation, Conv2d, ConvOptions, Flatten, Linear};
+use cnn_core::model_file::{deploy_bytes, from_bytes, from_bytes_limited};
+use cnn_core::ops::conv::ConvGeometry;
+use cnn_core::tensor::{slice, tensor, zeros};
+use cnn_core::testing::{check_layer, lenet5, strategies, stripes};
+use cnn_core::train::TrainSettings;
+use cnn_core::{Compressor, Graph, Layer, Registry, Run, Tensor};
+use cnn_quant::{
+    Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights, KMeansQuantizer, LinearI8, WeightGrid,
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+fn registry() -> Registry {
+    let mut registry = Registry::core();
+    cnn_quant::register(&mut registry);
+    registry
+}
+
+fn weights(w: &Tensor, b: Option<&Tensor>, kind: WeightGrid, input: Grid) -> Int8Weights {
+    Int8Weights::new(w, b, &Int8Range::new(w, kind, input)).unwrap()
+}
+
+/// The sums of a convolution in 64 bits, straight from the definition.
+fn naive(g: &ConvGeometry, x: &[i16], w: &[i16]) -> Vec<i64> {
+    let (cg, mg) = (g.c / g.groups, g.m / g.groups);
+    let mut sums = Vec::new();
+    for n in 0..g.n {
+        for m in 0..g.m {
+            for oy in 0..g.out_h() {
+                for ox in 0..g.out_w() {
+                    let mut sum = 0i64;
+                    for c in 0..cg {
+                        for i in 0..g.kernel[0] {
+                            for j in 0..g.kernel[1] {
+                                let y = (oy * g.stride[0] + i * g.dilation[0]) as i64 - g.pad[0] as i64;
+                                let x_at = (ox * g.stride[1] + j * g.dilation[1]) as i64 - g.pad[1] as i64;
+                                if y < 0 || x_at < 0 || y >= g.h as i64 || x_at >= g.w as i64 {
+                                    continue;
+                                }
+                                let channel = m / mg * cg + c;
+                                let at = ((n * g.c + channel) * g.h + y as usize) * g.w + x_at as usize;
+                                let weight = w[((m * cg + c) * g.kernel[0] + i) * g.kernel[1] + j];
+                                sum += i64::from(x[at]) * i64::from(weight);
+                            }
+                        }
+                    }
+                    sums.push(sum);
+                }
+            }
+        }
+    }
+    sums
+}
+
+fn check_conv(w: &Tensor, b: Option<&Tensor>, x: &Tensor, options: ConvOptions, kind: WeightGrid) {
+    let input = Grid::affine(-1.0, 1.0);
+    let int8 = weights(w, b, kind, input);
+    let layer = Conv2dI8::new(int8.clone(), options).unwrap();
+    check_layer(&layer, x, &registry()).unwrap();
+
+    // exact: the same sums in 64 bits, the same last product
+    let [m, _, kh, kw] = w.shape() else { panic!("filters") };
+    let g = options.geometry(x.shape(), *m, [*kh, *kw]).unwrap();
+    let y = layer.infer(&[x]).unwrap();
+    let levels: Vec<i16> = x.iter().map(|&x| input.level(x)).collect();
+    let pixels = g.out_h() * g.out_w();
+    for (at, (sum, &y)) in naive(&g, &levels, int8.levels()).into_iter().zip(slice(&y).unwrap()).enumerate() {
+        let channel = at / pixels % m;
+        let total = sum + int8.bias().map_or(0, |b| i64::from(b[channel]));
+        let expected = total as f32 * (input.step * int8.grids()[channel].step);
+        assert_eq!(y.to_bits(), expected.to_bits());
+    }
+
+    // near: against the float convolution with the weights on their grid, half an input step for each weight
+    let mut on_grid = w.clone();
+    for (mut row, grid) in on_grid.outer_iter_mut().zip(int8.grids()) {
+        row.mapv_inplace(|w| grid.round(w));
+    }
+    let float = Conv2d::new(on_grid.clone(), b.cloned(), options).unwrap().infer(&[x]).unwrap();
+    for (at, (&float, &y)) in float.iter().zip(&y).enumerate() {
+        let channel = at / pixels % m;
+        let sizes: f32 = on_grid.index_axis(ndarray::Axis(0), channel).iter().map(|w| w.abs()).sum();
+        let bias_step = if b.is_some() { int8.grids()[channel].step * input.step } else { 0.0 };
+        // the ends of the range may lie half a step off the grid
+        let bound = sizes * input.step + 0.5 * bias_step + 1e-5 * (1.0 + sizes);
+        assert!((float - y).abs() <= bound, "{float} and {y}: more than {bound} apart");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn convolutions(
+        w in strategies::tensor(&[6, 2, 3, 2]),
+        b in strategies::tensor(&[6]),
+        x in strategies::tensor(&[3, 4, 7, 9]),
+        stride in 1usize..3,
+        top in 0usize..3,
+        left in 0usize..3,
+        dilation in 1usize..3,
+        affine in any::<bool>(),
+    ) {
+        let kind = if affine { WeightGrid::Affine } else { WeightGrid::Symmetric };
+        let options = ConvOptions { stride: [stride, 1], pad: [top, left, 1, 0], dilation: [dilation, 1], groups: 2 };
+        check_conv(&w, Some(&b), &x, options, kind);
+    }
+
+    #[test]
+    fn depthwise_and_pointwise(
+        deep in strategies::tensor(&[4, 1, 3, 3]),
+        point in strategies::tensor(&[3, 4, 1, 1]),
+        x in strategies::tensor(&[2, 4, 6, 6]),
+    ) {
+        check_conv(&deep, None, &x, ConvOptions::default().groups(4).pad(1), WeightGrid::Symmetric);
+        check_conv(&point, None, &x, ConvOptions::default(), WeightGrid::Affine);
+    }
+
+    #[test]
+    fn linear_layers(w in strategies::tensor(&[19, 33]), b in strategies::tensor(&[19]), x in strategies::tensor(&[4, 33])) {
+        for kind in [WeightGrid::Symmetric, WeightGrid::Affine] {
+            let input = Grid::affine(-1.0, 1.0);
+            let int8 = weights(&w, Some(&b), kind, input);
+            let layer = LinearI8::new(int8.clone()).unwrap();
+            check_layer(&layer, &x, &registry()).unwrap();
+            let y = layer.infer(&[&x]).unwrap();
+            for (n, row) in x.outer_iter().enumerate() {
+                for o in 0..19 {
+                    let products = row.iter().zip(&int8.levels()[o * 33..]).map(|(&x, &w)| i64::from(input.level(x)) * i64::from(w));
+                    let total = products.sum::<i64>() + i64::from(int8.bias().unwrap()[o]);
+                    let expected = total as f32 * (input.step * int8.grids()[o].step);
+                    prop_assert_eq!(y[[n, o].as_slice()].to_bits(), expected.to_bits());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plane_of_many_tiles_and_any_number_of_threads() {
+    let w = tensor(&[5, 3, 3, 3], (0..135).map(|i| ((i * 29 % 83) as f32 - 41.0) / 50.0).collect()).unwrap();
+    let x = tensor(&[2, 3, 31, 33], (0..6138).map(|i| ((i * 17 % 201) as f32 - 100.0) / 100.0).collect())
+        .unwrap();
+    check_conv(&w, None, &x, ConvOptions::default().pad(1), WeightGrid::Symmetric);
+    let layer = Conv2dI8::new(
+        weights(&w, None, WeightGrid::Symmetric, Grid::affine(-1.0, 1.0)),
+        ConvOptions::default(),
+    )
+    .unwrap();
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| layer.infer(&[&x]).unwrap())
+    };
+    assert_eq!(on(1), on(3));
+}
+
+#[test]
+fn constant_tensors_are_lossless() {
+    let x = Tensor::from_elem(ndarray::IxDyn(&[2, 3]), 0.7);
+    let w = tensor(&[3, 3], vec![0.3, 0.3, 0.3, -1.1, -1.1, -1.1, 0.0, 0.0, 0.0]).unwrap();
+    for kind in [WeightGrid::Symmetric, WeightGrid::Affine] {
+        let int8 = weights(&w, None, kind, Grid::affine(0.7, 0.7));
+        let y = LinearI8::new(int8).unwrap().infer(&[&x]).unwrap();
+        for (y, exact) in y.outer_iter().next().unwrap().iter().zip([0.63f32, -2.31, 0.0]) {
+            assert!((y - exact).abs() < 1e-6, "{y} and {exact}");
+        }
+    }
+}
+
+#[test]
+fn a_bias_far_larger_than_the_weights_is_kept() {
+    let w = tensor(&[2, 2], vec![1e-20, -2e-20, 0.5, 0.25]).unwrap();
+    let b = tensor(&[2], vec![3.0, -2.0]).unwrap();
+    let int8 = weights(&w, Some(&b), WeightGrid::Symmetric, Grid::affine(0.0, 1.0));
+    let y = LinearI8::new(int8).unwrap().infer(&[&tensor(&[1, 2], vec![1.0, 0.0]).unwrap()]).unwrap();
+    assert!((y[[0, 0].as_slice()] - 3.0).abs() < 1e-6 && (y[[0, 1].as_slice()] + 1.5).abs() < 0.01, "{y}");
+}
+
+#[test]
+fn a_sum_that_could_overflow_is_refused() {
+    let input = Grid::affine(0.0, 1.0);
+    let long = Tensor::from_elem(ndarray::IxDyn(&[1, 40_000]), 0.5);
+    let make = |kind| Int8Weights::new(&long, None, &Int8Range::new(&long, kind, input));
+    assert!(make(WeightGrid::Affine).unwrap_err().to_string().contains("40000"));
+    // the worst there can be: all levels at their ends
+    let x = Tensor::from_elem(ndarray::IxDyn(&[1, 40_000]), 1.0);
+    let mut w = long.clone();
+    w[[0, 0].as_slice()] = -0.5;
+    let worst = weights(&w, None, WeightGrid::Symmetric, input);
+    let y = LinearI8::new(worst).unwrap().infer(&[&x]).unwrap();
+    assert!((y[[0, 0].as_slice()] - 19_999.0).abs() < 0.1, "{y}");
+}
+
+fn apply(method: &dyn Compressor, graph: &mut Graph, data: &MemoryDataset) -> cnn_core::Result<()> {
+    let registry = registry();
+    method
+        .apply(graph, &mut Run::new(data, data, TrainSettings { epochs: 1, ..Default::default() }, &registry))
+}
+
+#[test]
+fn lenet_in_integers_stays_near_the_floats() {
+    let graph = lenet5(0).unwrap();
+    let data = stripes(64, [1, 28, 28], 10, 0).unwrap();
+    let images = batch(&data, &(0..20).collect::<Vec<_>>()).unwrap().0;
+    let float = graph.infer(&images).unwrap();
+    for kind in [WeightGrid::Symmetric, WeightGrid::Affine] {
+        let mut packed = graph.clone();
+        let method = Int8Quantizer { weights: kind, ..Int8Quantizer::default() };
+        apply(&method, &mut packed, &data).unwrap();
+        assert!(deploy_bytes(&packed, false).unwrap_err().to_string().contains("quant.int8_range"));
+        let constrained = packed.infer(&images).unwrap();
+        method.pack(&mut packed).unwrap();
+        let y = packed.infer(&images).unwrap();
+        let error = cnn_core::tensor::relative_error(&y, &float);
+        assert!(error < 0.03, "{kind:?}: {error}");
+        assert!(cnn_core::tensor::relative_error(&y, &constrained) < 0.03);
+        let bytes = deploy_bytes(&packed, false).unwrap();
+        assert!(bytes.len() < 440_000);
+        assert_eq!(from_bytes(&bytes, &registry()).unwrap().infer(&images).unwrap(), y);
+        let cost = packed.cost().unwrap();
+        assert_eq!((cost.macs.float, cost.macs.int8, cost.params), (0, 2_293_000, 431_080));
+    }
+}
+
+#[test]
+fn zeros_stay_and_other_methods_may_train_in_between() {
+    let mut graph = Graph::new(&[1, 8, 8]);
+    let w = tensor(
+        &[4, 1, 3, 3],
+        (0..36).map(|i| if i % 3 == 0 { 0.0 } else { (i as f32 - 20.0) / 30.0 }).collect(),
+    )
+    .unwrap();
+    graph.push("conv", Conv2d::new(w, None, ConvOptions::default()).unwrap()).unwrap();
+    graph.push("relu", Activation::relu()).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    let w = tensor(&[4, 144], (0..576).map(|i| ((i * 31 % 97) as f32 - 48.0) / 500.0).collect()).unwrap();
+    graph.push("fc", Linear::new(w, Some(zeros(&[4]))).unwrap()).unwrap();
+    let data = stripes(64, [1, 8, 8], 4, 0).unwrap();
+    let images = batch(&data, &(0..16).collect::<Vec<_>>()).unwrap().0;
+
+    let mut int8 = graph.clone();
+    let method = Int8Quantizer::default();
+    apply(&method, &mut int8, &data).unwrap();
+    method.pack(&mut int8).unwrap();
+    let levels = int8.layer::<Conv2dI8>("conv").unwrap().unwrap().weights().levels().to_vec();
+    assert!(levels.iter().enumerate().all(|(i, &l)| (l == 0) == (i % 3 == 0)));
+
+    // ranges recorded, then trained by the other method, then packed: the other's layers first, the rest in 8 bits
+    let shared: KMeansQuantizer =
+        serde_json::from_value(json!({ "layers": { "only": ["fc"] }, "rate": 1e-2 })).unwrap();
+    let chain = Chain::new("both", vec![Box::new(method), Box::new(shared)]);
+    apply(&chain, &mut graph, &data).unwrap();
+    let constrained = graph.infer(&images).unwrap();
+    let conv = graph.layer::<Conv2d>("conv").unwrap().unwrap().weight().value().clone();
+    chain.pack(&mut graph).unwrap();
+    let packed = graph.layer::<Conv2dI8>("conv").unwrap().unwrap().weights();
+    for (row, (levels, grid)) in conv.outer_iter().zip(packed.levels().chunks(9).zip(packed.grids())) {
+        assert!(row.iter().zip(levels).all(|(&w, &l)| w == grid.value(l)));
+    }
+    assert!(graph.layer::<cnn_quant::CodebookLinear>("fc").unwrap().is_some());
+    let y = graph.infer(&images).unwrap();
+    let error = cnn_core::tensor::relative_error(&y, &constrained);
+    assert!(error < 0.05, "{error}");
+}
+
+#[test]
+fn channels_can_be_removed_under_the_constraint() {
+    let data = stripes(8, [1, 28, 28], 10, 0).unwrap();
+    let mut graph = lenet5(0).unwrap();
+    let method = Int8Quantizer { weights: WeightGrid::Affine, ..Int8Quantizer::default() };
+    apply(&method, &mut graph, &data).unwrap();
+    let full = graph.layer::<Conv2d>("conv1").unwrap().unwrap().weight().value().clone();
+    graph.keep_channels("conv1", &[2, 7, 19]).unwrap();
+    let kept = graph.layer::<Conv2d>("conv1").unwrap().unwrap().weight().value().clone();
+    assert_eq!(kept, full.select(ndarray::Axis(0), &[2, 7, 19]));
+    method.pack(&mut graph).unwrap();
+    assert_eq!(graph.cost().unwrap().macs.float, 0);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let registry = registry();
+    for bad in [json!({ "calibration": 0 }), json!({ "weights": "ternary" }), json!({ "bits": 8 })] {
+        let message = registry.build_method("quant.int8", bad.clone()).map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("quant.int8"), "{bad}: {message}");
+    }
+    let method = Int8Quantizer::default();
+    let graph = lenet5(0).unwrap();
+    let before = deploy_bytes(&graph, true).unwrap();
+    let good = stripes(4, [1, 28, 28], 10, 0).unwrap();
+    let empty = MemoryDataset::new(zeros(&[0, 1, 28, 28]), vec![], 10).unwrap();
+    let broken =
+        MemoryDataset::new(Tensor::from_elem(ndarray::IxDyn(&[1, 1, 28, 28]), f32::INFINITY), vec![0], 10)
+            .unwrap();
+    for (data, says) in [(&empty, "calibration"), (&broken, "calibration activations of `conv1`")] {
+        let mut changed = graph.clone();
+        let message = apply(&method, &mut changed, data).unwrap_err().to_string();
+        assert!(message.contains(says), "{message}");
+        assert_eq!(deploy_bytes(&changed, true).unwrap(), before);
+    }
+    let mut bad = graph.clone();
+    let bias = bad.layer_mut::<Conv2d>("conv2").unwrap().unwrap().bias_mut().unwrap();
+    bias.set_base(Tensor::from_elem(ndarray::IxDyn(&[50]), f32::NAN));
+    let message = apply(&method, &mut bad, &good).unwrap_err().to_string();
+    assert!(message.contains("bias values of `conv2`"), "{message}");
+    let mut twice = graph.clone();
+    apply(&method, &mut twice, &good).unwrap();
+    assert!(apply(&method, &mut twice, &good).unwrap_err().to_string().contains("already"));
+}
+
+#[test]
+fn damaged_bytes_give_errors() {
+    let mut graph = Graph::new(&[2, 5, 5]);
+    let w = tensor(&[4, 1, 3, 3], (0..36).map(|i| (i as f32 - 20.0) / 30.0).collect()).unwrap();
+    let b = tensor(&[4], vec![0.1, -0.2, 3.0, 0.0]).unwrap();
+    graph.push("conv", Conv2d::new(w, Some(b), ConvOptions::default().groups(2)).unwrap()).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    graph.push("fc", Linear::new(Tensor::from_elem(ndarray::IxDyn(&[3, 36]), 0.25), None).unwrap()).unwrap();
+    let data = stripes(8, [2, 5, 5], 3, 0).unwrap();
+    let registry = registry();
+    for kind in [WeightGrid::Symmetric, WeightGrid::Affine] {
+        let mut graph = graph.clone();
+        let method = Int8Quantizer { weights: kind, ..Int8Quantizer::default() };
+        apply(&method, &mut graph, &data).unwrap();
+        method.pack(&mut graph).unwrap();
+        let good = deploy_bytes(&graph, false).unwrap();
+        let body = good.len() - 4;
+        let framed = |mut bytes: Vec<u8>| {
+            let sum = crc32fast::hash(&bytes);
+            bytes.extend_from_slice(&sum.to_le_bytes());
+            bytes
+        };
+        let images = batch(&data, &[0, 1]).unwrap().0;
+        for at in 5..body {
+            for flip in [0x01, 0x10, 0x80, 0xff] {
+                let mut bytes = good[..body].to_vec();
+                bytes[at] ^= flip;
+                if let Ok(graph) = from_bytes_limited(&framed(bytes), &registry, 100_000) {
+                    let _ = graph.infer(&images);
+                }
+            }
+            assert!(from_bytes(&framed(good[..at].to_vec()), &registry).is_err(), "cut at {at}");
+        }
+    }
+}
