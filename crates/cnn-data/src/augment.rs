@@ -1,9 +1,9 @@
-//! Random changes of training images. All randomness comes from the generator that the trainer hands in, so that an
-//! augmented training has the same bits whatever the number of threads.
+//! Random changes of training images. All randomness comes from the generator that the trainer hands in, so
+//! that an augmented training has the same bits whatever the number of threads.
 //!
-//! Images arrive preprocessed: what moves into an image is `fill`, a value for each channel. An empty `fill` is zero, the
-//! mean of the data (as the CIFAR ResNets were trained: He et al. 2016, section 4.2); [`black`] gives what a black pixel
-//! became, which is right for digits on a black ground.
+//! Images arrive preprocessed: what moves into an image is `fill`, a value for each channel. An empty `fill`
+//! is zero, the mean of the data; [`black`] gives what a black pixel became, which is right for digits on a
+//! black ground.
 
 use cnn_core::{Augment, Preprocess};
 use rand::Rng;
@@ -46,8 +46,8 @@ impl Augment for Shift {
     }
 }
 
-/// Pads the image by `pad` on all sides and cuts out a window of the old size at random: the augmentation of the CIFAR
-/// ResNets with `pad` 4 (He et al. 2016, section 4.2). It moves the image just as a [`Shift`] does.
+/// Pads the image by `pad` on all sides and cuts out a window of the old size at random: the augmentation of
+/// the CIFAR ResNets with `pad` 4 (He et al. 2016, section 4.2). It moves the image just as a [`Shift`] does.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RandomCrop {
     /// Pixels on each side.
@@ -163,7 +163,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_crop_is_one_of_all_crops(seed: u64, c in 1usize..3, h in 1usize..6, w in 1usize..6, pad in 0usize..8) {
+        fn a_crop_is_one_of_all_crops(
+            seed: u64, c in 1usize..3, h in 1usize..6, w in 1usize..6, pad in 0usize..8,
+        ) {
             let image: Vec<f32> = (0..c * h * w).map(|i| i as f32 + 1.0).collect();
             let fill = vec![-1.0, -2.0];
             let mut changed = image.clone();

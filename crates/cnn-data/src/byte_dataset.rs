@@ -20,8 +20,8 @@ impl ByteDataset {
     /// A data set from the pixels of all images, one after the other as `[c, h, w]`, and their labels.
     ///
     /// # Errors
-    /// If the numbers do not fit, a label is not below `classes`, or the normalisation is not finite or does not have a
-    /// mean and a positive std for each channel.
+    /// If the numbers do not fit, a label is not below `classes`, or the normalisation is not finite or does
+    /// not have a mean and a positive std for each channel.
     pub fn new(
         pixels: Vec<u8>,
         labels: Vec<u8>,

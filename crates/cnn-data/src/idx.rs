@@ -1,7 +1,9 @@
-//! The IDX format of the MNIST files: a magic number, the axes' sizes, then unsigned bytes; all integers big-endian.
+//! The IDX format of the MNIST files: a magic number, the axes' sizes, then unsigned bytes; all integers
+//! big-endian.
 //!
-//! Files are plain or gzipped, told apart by their first two bytes. A header is believed only up to [`LIMIT`], and no more
-//! is unpacked than it announces, so that damaged or hostile files give errors and do not fill the memory.
+//! Files are plain or gzipped, told apart by their first two bytes. A header is believed only up to
+//! [`LIMIT`], and no more is unpacked than it announces, so that damaged or hostile files give errors and do
+//! not fill the memory.
 
 use crate::{Error, Result};
 use flate2::read::MultiGzDecoder;
@@ -33,7 +35,8 @@ pub fn read<const AXES: usize>(path: &Path) -> Result<Idx<AXES>> {
 /// Reads bytes, plain or gzipped; `file` is what errors call them.
 ///
 /// # Errors
-/// [`Error::Magic`], [`Error::Truncated`], [`Error::TooLong`], [`Error::Size`]; [`Error::Io`] for a damaged gzip stream.
+/// [`Error::Magic`], [`Error::Truncated`], [`Error::TooLong`], [`Error::Size`]; [`Error::Io`] for a damaged
+/// gzip stream.
 ///
 /// ```
 /// let labels = cnn_data::idx::parse::<1>(&[0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1], "labels")?;

@@ -1,5 +1,5 @@
-//! Image data sets for the compression toolkit: ten thousand embedded handwritten digits, the whole of MNIST from its
-//! standard files, and random changes of training images.
+//! Image data sets for the compression toolkit: ten thousand embedded handwritten digits, the whole of MNIST
+//! from its standard files, and random changes of training images.
 //!
 //! - [`mnist`]: [`mnist::embedded`] needs no file, [`mnist::load_dir`] reads the four standard files.
 //! - [`ByteDataset`]: images kept as bytes and normalised when they are asked for.

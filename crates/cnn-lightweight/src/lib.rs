@@ -1,1 +1,64 @@
-//! Light network structures, builders by name, and substitution of convolutions.
+//! Light structures: networks by name, and standard convolutions replaced by depthwise separable ones.
+//!
+//! - [`lenet5`], [`lenet_300_100`]: the classic small networks for digits (LeCun, Bottou, Bengio, Haffner
+//!   1998, in the forms that the compression literature compares on: Han et al. 2015).
+//! - [`resnet20`] to [`resnet110`]: residual networks for small images (He, Zhang, Ren, Sun 2016, section
+//!   4.2).
+//! - [`mobilenet_v1`]: depthwise separable throughout (Howard et al. 2017).
+//! - [`separable`]: the depthwise separable convolution nearest to a trained one; [`SubstituteSeparable`] puts
+//!   it into a network and fine-tunes, as the method `light.separable`.
+//! - [`cost`]: what the operations cost, in formulas.
+//!
+//! All networks take [`cnn_core::NetworkOptions`]: input shape, classes, width multiplier, seed. With a width
+//! below 1 they serve as students.
+//!
+//! ```
+//! use cnn_core::{Compressor, NetworkOptions, Registry, Run, testing::stripes, train::TrainSettings};
+//! use cnn_lightweight::SubstituteSeparable;
+//!
+//! let mut registry = Registry::core();
+//! cnn_lightweight::register(&mut registry);
+//! let options = NetworkOptions { input: Some([1, 20, 20]), classes: Some(4), width: 0.5, seed: 1 };
+//! let mut network = registry.build_network("lenet5", &options)?;
+//! let before = network.cost()?;
+//!
+//! let (train, validation) = (stripes(64, [1, 20, 20], 4, 1)?, stripes(16, [1, 20, 20], 4, 2)?);
+//! let settings = TrainSettings { epochs: 1, ..TrainSettings::default() };
+//! let mut run = Run::new(&train, &validation, settings, &registry);
+//! SubstituteSeparable::default().apply(&mut network, &mut run)?; // conv2: 10 -> 25 channels, 5 x 5
+//! assert_eq!(before.params - network.cost()?.params, 25 * 10 * 25 - (25 * 10 + 10 * 25));
+//! # Ok::<(), cnn_core::Error>(())
+//! ```
+
+mod builder;
+pub mod cost;
+mod error;
+mod lenet5;
+mod lenet_300_100;
+mod mobilenet_v1;
+mod resnet;
+mod separable;
+mod substitute;
+
+pub use error::{Error, Result};
+pub use lenet_300_100::lenet_300_100;
+pub use lenet5::lenet5;
+pub use mobilenet_v1::mobilenet_v1;
+pub use resnet::{resnet20, resnet32, resnet44, resnet56, resnet110};
+pub use separable::{Separable, separable};
+pub use substitute::{SubstituteSeparable, Substitution, substitute};
+
+use cnn_core::Registry;
+
+/// Adds the networks and the method `light.separable`.
+pub fn register(registry: &mut Registry) {
+    registry.network("lenet5", lenet5);
+    registry.network("lenet_300_100", lenet_300_100);
+    registry.network("resnet20", resnet20);
+    registry.network("resnet32", resnet32);
+    registry.network("resnet44", resnet44);
+    registry.network("resnet56", resnet56);
+    registry.network("resnet110", resnet110);
+    registry.network("mobilenet_v1", mobilenet_v1);
+    registry.method(substitute::NAME, substitute::build);
+}
