@@ -1,0 +1,87 @@
+//! Which weights go first.
+
+use crate::mask::mask_of;
+use cnn_core::Param;
+
+/// Score of a weight that an earlier round removed: below every magnitude.
+const REMOVED: f32 = -1.0;
+
+/// `|w|` of every weight as the layer computes with it (Han et al. 2015, section 3.1: small weights matter
+/// least), in memory order; -1 for those that a mask has removed already.
+pub fn magnitude(param: &Param) -> Vec<f32> {
+    match mask_of(param).filter(|mask| mask.keep().shape() == param.shape()) {
+        Some(mask) => param
+            .value()
+            .iter()
+            .zip(mask.keep())
+            .map(|(w, &keep)| if keep { w.abs() } else { REMOVED })
+            .collect(),
+        None => param.value().iter().map(|w| w.abs()).collect(),
+    }
+}
+
+/// True for the `count` lowest scores over all layers together.
+///
+/// Exactly `count` are chosen: of equal scores the one in the earlier layer, then at the earlier position,
+/// goes first. The highest score of each layer is never chosen, so that no layer is cut through; `count` is
+/// capped accordingly. Scores are finite.
+pub fn lowest(scores: &[Vec<f32>], count: usize) -> Vec<Vec<bool>> {
+    let mut chosen: Vec<Vec<bool>> = scores.iter().map(|layer| vec![false; layer.len()]).collect();
+    let mut order = Vec::with_capacity(scores.iter().map(Vec::len).sum());
+    for (layer, scores) in scores.iter().enumerate() {
+        let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        order.extend((0..scores.len()).filter(|&at| Some(at) != best).map(|at| (scores[at], layer, at)));
+    }
+    let count = count.min(order.len());
+    if count > 0 && count < order.len() {
+        order.select_nth_unstable_by(count - 1, |a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    }
+    order[..count].iter().for_each(|&(_, layer, at)| chosen[layer][at] = true);
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn smallest_first_and_ties_by_position() {
+        let scores = [vec![0.5, 0.1, 0.1], vec![0.1, 0.9]];
+        assert_eq!(lowest(&scores, 2), [vec![false, true, true], vec![false, false]]);
+        assert_eq!(lowest(&scores, 3), [vec![false, true, true], vec![true, false]]);
+    }
+
+    #[test]
+    fn each_layer_keeps_its_best() {
+        let scores = [vec![0.1, 0.2], vec![5.0, 6.0]];
+        assert_eq!(lowest(&scores, 4), [vec![true, false], vec![true, false]]);
+        assert_eq!(lowest(&[vec![], vec![1.0]], 1), [vec![], vec![false]]);
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_the_lowest(
+            scores in proptest::collection::vec(proptest::collection::vec(0u8..9, 1..30), 1..4),
+            part in 0.0f64..1.0,
+        ) {
+            let scores: Vec<Vec<f32>> =
+                scores.into_iter().map(|l| l.into_iter().map(f32::from).collect()).collect();
+            let total: usize = scores.iter().map(Vec::len).sum();
+            let count = (part * total as f64).round() as usize;
+            let chosen = lowest(&scores, count);
+            let flat = |want: bool| -> Vec<f32> {
+                scores.iter().flatten().zip(chosen.iter().flatten()).filter(|(_, c)| **c == want).map(|(s, _)| *s).collect()
+            };
+            prop_assert_eq!(flat(true).len(), count.min(total - scores.len()));
+            for (layer, chosen) in scores.iter().zip(&chosen) {
+                prop_assert!(chosen.contains(&false), "a layer lost everything");
+                // what stays and is lower than something chosen anywhere can only be a layer's best
+                let best = layer.iter().copied().fold(f32::MIN, f32::max);
+                let worst = flat(true).into_iter().fold(f32::MIN, f32::max);
+                let spared = layer.iter().zip(chosen).filter(|(s, c)| !**c && **s < worst);
+                prop_assert!(spared.clone().count() <= 1 && spared.map(|(s, _)| *s).all(|s| s == best));
+            }
+        }
+    }
+}
