@@ -79,3 +79,7 @@ pub fn register(registry: &mut Registry) {
     registry.method(KMeansQuantizer::NAME, KMeansQuantizer::build);
     registry.method(Int8Quantizer::NAME, Int8Quantizer::build);
 }
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

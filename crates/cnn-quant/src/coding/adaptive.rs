@@ -14,19 +14,19 @@ use std::num::NonZeroU16;
 /// Probabilities are in units of `2^-15`.
 const BITS: usize = 15;
 /// Bits after which a probability adapts no slower.
-const MEMORY: u32 = 255;
+const MEMORY: u32 = 1023;
 
 /// The probability that a bit is set, learned from the bits coded with it.
 #[derive(Debug, Clone, Copy)]
 pub struct Bit {
-    /// Of a set bit, in units of `2^-22`.
+    /// Of a set bit, in units of `2^-30`.
     p: u32,
     seen: u32,
 }
 
 impl Default for Bit {
     fn default() -> Bit {
-        Bit { p: 1 << 21, seen: 0 }
+        Bit { p: 1 << 29, seen: 0 }
     }
 }
 
@@ -35,7 +35,7 @@ impl Bit {
         // p += (bit - p) / (n + 3/2)
         let step = 2 * self.seen + 3;
         match bit {
-            true => self.p += 2 * ((1 << 22) - self.p) / step,
+            true => self.p += 2 * ((1 << 30) - self.p) / step,
             false => self.p -= 2 * self.p / step,
         }
         self.seen = (self.seen + 1).min(MEMORY);
@@ -43,7 +43,7 @@ impl Bit {
 
     /// Probability of a set bit for the coder, never 0 or 1.
     fn coded(self) -> u16 {
-        (self.p >> 7).clamp(1, (1 << BITS) - 1) as u16
+        (self.p >> 15).clamp(1, (1 << BITS) - 1) as u16
     }
 }
 
