@@ -46,3 +46,7 @@ pub use model_file::{Decoder, Encoder};
 pub use param::{Constraint, Param, Role};
 pub use registry::{NetworkOptions, Registry};
 pub use tensor::Tensor;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

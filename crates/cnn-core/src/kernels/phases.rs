@@ -2,9 +2,13 @@
 //!
 //! Phase `(ph, pw)` of a padded plane holds its pixels `(i * sh + ph, j * sw + pw)`.
 
-use crate::simd::{Simd, SimdOp};
+use crate::simd::Simd;
 
-/// Shape of a padded plane in phases: `[sh][sw][rows][cols]`.
+/// Floats behind a phase and behind every buffer that is read or written in
+/// whole vectors: masks are slower than computing lanes that nobody needs.
+pub const SLACK: usize = 16;
+
+/// Shape of a padded plane in phases: `[sh][sw][rows x cols + SLACK]`.
 #[derive(Debug, Clone, Copy)]
 pub struct PhaseShape {
     /// Height and width of the plane without padding.
@@ -20,14 +24,24 @@ pub struct PhaseShape {
 impl PhaseShape {
     /// Floats of all phases.
     pub fn floats(&self) -> usize {
-        self.stride[0] * self.stride[1] * self.phase[0] * self.phase[1]
+        self.stride[0] * self.stride[1] * self.step()
     }
-    /// Where row `y` lies in the phases with `pw = 0`, if it is inside.
+    /// Distance from a phase to the next.
+    pub fn step(&self) -> usize {
+        self.phase[0] * self.phase[1] + SLACK
+    }
+    /// Phase and row there of the first row of the plane.
     #[inline(always)]
-    fn row(&self, y: usize) -> Option<usize> {
-        let y = y + self.pad[0];
-        let (ph, i) = (y % self.stride[0], y / self.stride[0]);
-        let at = (ph * self.stride[1] * self.phase[0] + i) * self.phase[1];
+    fn top(&self) -> [usize; 2] {
+        [self.pad[0] % self.stride[0], self.pad[0] / self.stride[0]]
+    }
+    /// Where a row lies in the phases with `pw = 0`, if it is inside. Moves on
+    /// to the next row: a division per row would cost as much as the row.
+    #[inline(always)]
+    fn next_row(&self, at: &mut [usize; 2]) -> Option<usize> {
+        let [ph, i] = *at;
+        *at = if ph + 1 == self.stride[0] { [0, i + 1] } else { [ph + 1, i] };
+        let at = ph * self.stride[1] * self.step() + i * self.phase[1];
         (i < self.phase[0]).then_some(at)
     }
     /// First pixel of a row in phase `pw` and its column there.
@@ -36,6 +50,23 @@ impl PhaseShape {
         let s = self.stride[1];
         let x = (pw + s - self.pad[1] % s) % s;
         (x, (x + self.pad[1]) / s)
+    }
+    /// For stride 1: first pixel, its column, pixels.
+    #[inline(always)]
+    fn one(&self) -> (usize, usize, usize) {
+        let (x, j) = self.column(0);
+        (x, j, self.pixels(0))
+    }
+    /// For stride 2: the phase of the first pixel, then for this phase and the
+    /// other one the first column and the pixels.
+    #[inline(always)]
+    fn two(&self) -> (usize, [usize; 2], [usize; 2]) {
+        let pw = self.pad[1] % 2;
+        if self.stride[1] != 2 {
+            return (0, [0; 2], [0; 2]);
+        }
+        let both = [pw, 1 - pw];
+        (pw, both.map(|p| self.column(p).1), both.map(|p| self.pixels(p)))
     }
     /// Pixels of a row that phase `pw` has room for.
     #[inline(always)]
@@ -57,21 +88,24 @@ pub struct SplitPlane<'a> {
     pub dst: &'a mut [f32],
 }
 
-impl SimdOp for SplitPlane<'_> {
-    type Output = ();
+impl SplitPlane<'_> {
+    /// Does it.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    pub fn go<S: Simd>(self, s: S) {
         let p = &self.shape;
         let [h, w] = p.size;
         assert!(self.src.len() >= h * w && self.dst.len() >= p.floats());
-        let step = p.phase[0] * p.phase[1];
+        let step = p.step();
+        let mut position = p.top();
+        let (one, two) = (p.one(), p.two());
         for y in 0..h {
-            let Some(at) = p.row(y) else { continue };
+            let Some(at) = p.next_row(&mut position) else {
+                continue;
+            };
             let src = &self.src[y * w..][..w];
             match p.stride[1] {
                 1 => {
-                    let (x, j) = p.column(0);
-                    let n = p.pixels(0);
+                    let (x, j, n) = one;
                     // SAFETY: n pixels from x on and n columns from j on exist.
                     unsafe {
                         let dst = self.dst.as_mut_ptr().add(at + j);
@@ -79,10 +113,7 @@ impl SimdOp for SplitPlane<'_> {
                     }
                 }
                 2 => {
-                    // The phase that the first pixel belongs to, then the other.
-                    let pw = p.pad[1] % 2;
-                    let columns = [p.column(pw).1, p.column(1 - pw).1];
-                    let pixels = [p.pixels(pw), p.pixels(1 - pw)];
+                    let (pw, columns, pixels) = two;
                     let starts = [at + pw * step + columns[0], at + (1 - pw) * step + columns[1]];
                     let mut k = 0;
                     while 2 * k < w {
@@ -100,9 +131,13 @@ impl SimdOp for SplitPlane<'_> {
                             };
                             let (even, odd) = s.split_pairs(lo, hi);
                             for (v, i) in [(even, 0), (odd, 1)] {
+                                let dst = self.dst.as_mut_ptr().wrapping_add(starts[i] + k);
                                 let n = pixels[i].saturating_sub(k).min(S::LANES);
-                                if n > 0 {
-                                    let dst = self.dst.as_mut_ptr().add(starts[i] + k);
+                                if n == left.saturating_sub(i).div_ceil(2).min(S::LANES) {
+                                    if n > 0 {
+                                        s.store_at_least(dst, n, v);
+                                    }
+                                } else if n > 0 {
                                     s.store_partial(dst, n, v);
                                 }
                             }
@@ -133,24 +168,25 @@ pub struct JoinPlane<'a> {
     pub dst: &'a mut [f32],
 }
 
-impl SimdOp for JoinPlane<'_> {
-    type Output = ();
+impl JoinPlane<'_> {
+    /// Does it.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    pub fn go<S: Simd>(self, s: S) {
         let p = &self.shape;
         let [h, w] = p.size;
         assert!(self.dst.len() >= h * w && self.src.len() >= p.floats());
-        let step = p.phase[0] * p.phase[1];
+        let step = p.step();
+        let mut position = p.top();
+        let (one, two) = (p.one(), p.two());
         for y in 0..h {
             let dst = &mut self.dst[y * w..][..w];
-            let Some(at) = p.row(y) else {
+            let Some(at) = p.next_row(&mut position) else {
                 dst.fill(0.0);
                 continue;
             };
             match p.stride[1] {
                 1 => {
-                    let (x, j) = p.column(0);
-                    let n = p.pixels(0);
+                    let (x, j, n) = one;
                     dst[x + n..].fill(0.0);
                     // SAFETY: n pixels from x on and n columns from j on exist.
                     unsafe {
@@ -158,9 +194,7 @@ impl SimdOp for JoinPlane<'_> {
                     }
                 }
                 2 => {
-                    let pw = p.pad[1] % 2;
-                    let columns = [p.column(pw).1, p.column(1 - pw).1];
-                    let pixels = [p.pixels(pw), p.pixels(1 - pw)];
+                    let (pw, columns, pixels) = two;
                     let starts = [at + pw * step + columns[0], at + (1 - pw) * step + columns[1]];
                     let mut k = 0;
                     while 2 * k < w {
@@ -203,40 +237,28 @@ impl SimdOp for JoinPlane<'_> {
     }
 }
 
-/// Copies `rows` rows of `len` floats between different distances of rows.
-pub struct CopyRows<'a> {
-    /// Source and its distance of rows.
-    pub src: &'a [f32],
-    /// Distance of source rows.
-    pub src_ld: usize,
-    /// Destination.
-    pub dst: &'a mut [f32],
-    /// Distance of destination rows.
-    pub dst_ld: usize,
-    /// Rows.
-    pub rows: usize,
-    /// Floats of a row.
-    pub len: usize,
-}
-
-impl SimdOp for CopyRows<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let last = self.rows.saturating_sub(1);
-        assert!(self.src.len() >= last * self.src_ld + self.len);
-        assert!(self.dst.len() >= last * self.dst_ld + self.len);
-        for r in 0..self.rows {
-            // SAFETY: rows up to the last one are inside, by the asserts.
-            unsafe {
-                let src = self.src.as_ptr().add(r * self.src_ld);
-                copy(s, src, self.dst.as_mut_ptr().add(r * self.dst_ld), self.len);
-            }
-        }
+/// Copies `rows` rows of `len` floats to rows `ld` apart.
+#[inline(always)]
+pub fn spread_rows<S: Simd>(s: S, src: &[f32], rows: usize, len: usize, dst: &mut [f32], ld: usize) {
+    assert!(rows > 0 && src.len() >= rows * len && dst.len() >= (rows - 1) * ld + len);
+    for r in 0..rows {
+        // SAFETY: by the assert.
+        unsafe { copy(s, src.as_ptr().add(r * len), dst.as_mut_ptr().add(r * ld), len) };
     }
 }
 
-/// Copies a short row; a call of `memcpy` would cost more than the copy.
+/// The inverse of [`spread_rows`]: rows `ld` apart to rows without gaps.
+#[inline(always)]
+pub fn gather_rows<S: Simd>(s: S, src: &[f32], ld: usize, rows: usize, len: usize, dst: &mut [f32]) {
+    assert!(rows > 0 && dst.len() >= rows * len && src.len() >= (rows - 1) * ld + len);
+    for r in 0..rows {
+        // SAFETY: by the assert.
+        unsafe { copy(s, src.as_ptr().add(r * ld), dst.as_mut_ptr().add(r * len), len) };
+    }
+}
+
+/// Copies a short row; a call of `memcpy` would cost more than the copy, and
+/// so would masks or whole vectors across cache lines.
 ///
 /// # Safety
 /// Both must be valid for `n` floats.
@@ -249,8 +271,30 @@ unsafe fn copy<S: Simd>(s: S, src: *const f32, dst: *mut f32, n: usize) {
             s.store(dst.add(i), s.load(src.add(i)));
             i += S::LANES;
         }
-        if i < n {
-            s.store_partial(dst.add(i), n - i, s.load_partial(src.add(i), n - i));
+        let left = n - i;
+        if left >= 8 {
+            ends::<8>(src.add(i), dst.add(i), left);
+        } else if left >= 4 {
+            ends::<4>(src.add(i), dst.add(i), left);
+        } else {
+            for j in i..n {
+                *dst.add(j) = *src.add(j);
+            }
         }
+    }
+}
+
+/// Copies `N <= n <= 2 N` floats as the first and the last `N`.
+///
+/// # Safety
+/// Both must be valid for `n` floats.
+#[inline(always)]
+unsafe fn ends<const N: usize>(src: *const f32, dst: *mut f32, n: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = src.cast::<[f32; N]>().read_unaligned();
+        let last = src.add(n - N).cast::<[f32; N]>().read_unaligned();
+        dst.cast::<[f32; N]>().write_unaligned(first);
+        dst.add(n - N).cast::<[f32; N]>().write_unaligned(last);
     }
 }

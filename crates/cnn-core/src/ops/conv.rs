@@ -1,7 +1,7 @@
 //! Two-dimensional convolution: forward and the gradients, any geometry.
 
 use super::tasks::{for_each, part};
-use super::{depthwise, direct, direct_input, direct_weights, winograd};
+use super::{columns, depthwise, direct, direct_input, direct_weights, winograd};
 use crate::kernels::scratch::Shared;
 use crate::simd::Isa;
 
@@ -104,6 +104,8 @@ pub fn conv_forward_on(
         depthwise::forward(isa, g, x, w, bias, y);
     } else if winograd::pays(isa, g) {
         winograd::forward(isa, g, x, w, bias, y);
+    } else if columns::pays(isa, g) {
+        columns::forward(isa, g, x, w, bias, y);
     } else {
         direct::forward(isa, g, x, w, bias, y);
     }
@@ -124,6 +126,8 @@ pub fn conv_backward_input_on(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32],
         depthwise::backward_input(isa, g, w, dy, dx);
     } else if winograd::pays_backward(isa, g) {
         winograd::backward_input(isa, g, w, dy, dx);
+    } else if columns::pays_backward(isa, g) {
+        columns::backward_input(isa, g, w, dy, dx);
     } else {
         direct_input::backward_input(isa, g, w, dy, dx);
     }

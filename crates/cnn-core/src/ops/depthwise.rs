@@ -3,17 +3,22 @@
 //! A stride cuts the padded plane into `stride x stride` phase planes; within
 //! them every tap is a fixed offset, so each pass is a correlation along one
 //! long row (see [`crate::kernels::flat`]), whatever stride and dilation are.
+//!
+//! Planes are handled in batches, step by step: reading a plane right after
+//! writing it would wait for the writes.
 
 use super::conv::ConvGeometry;
 use super::direct_weights::chunks;
 use super::tasks::{for_each, part};
-use crate::kernels::flat::{FlatCorrelate, FlatDots};
-use crate::kernels::phases::{CopyRows, JoinPlane, PhaseShape, SplitPlane};
+use crate::kernels::flat::{correlate, dots};
+use crate::kernels::phases::{JoinPlane, PhaseShape, SLACK, SplitPlane, gather_rows, spread_rows};
 use crate::kernels::scratch::{Shared, with_scratch};
-use crate::simd::Isa;
+use crate::simd::{Isa, Simd, SimdOp};
 
-/// Planes that a task handles at least, so that tasks are worth their start.
-const PLANE_FLOATS: usize = 64 * 1024;
+/// Floats that a task moves at least, so that tasks are worth their start.
+const TASK: usize = 64 * 1024;
+/// Floats of a batch: what the first-level cache holds beside the images.
+const BATCH: usize = 4 * 1024;
 
 /// Where the taps lie in the phase planes.
 struct Phases {
@@ -22,6 +27,8 @@ struct Phases {
     offsets: Vec<usize>,
     /// Taps of each phase: filter index and offset inside the phase plane.
     taps: Vec<Vec<(usize, usize)>>,
+    /// Rows and columns of an output plane.
+    out: [usize; 2],
     /// Floats of the output rows laid out with the columns of a phase.
     flat: usize,
 }
@@ -30,177 +37,267 @@ impl Phases {
     fn new(g: &ConvGeometry) -> Self {
         let far = |i: usize| (g.kernel[i] - 1) * g.dilation[i] / g.stride[i];
         let (oh, ow) = (g.out_h(), g.out_w());
-        let (rows, cols) = (oh + far(0), ow + far(1));
+        let shape = PhaseShape {
+            size: [g.h, g.w],
+            pad: [g.pad[0], g.pad[1]],
+            stride: g.stride,
+            phase: [oh + far(0), ow + far(1)],
+        };
         let mut offsets = Vec::new();
         let mut taps = vec![Vec::new(); g.stride[0] * g.stride[1]];
         for kh in 0..g.kernel[0] {
             for kw in 0..g.kernel[1] {
                 let (y, x) = (kh * g.dilation[0], kw * g.dilation[1]);
                 let phase = (y % g.stride[0]) * g.stride[1] + x % g.stride[1];
-                let inside = y / g.stride[0] * cols + x / g.stride[1];
+                let inside = y / g.stride[0] * shape.phase[1] + x / g.stride[1];
                 taps[phase].push((offsets.len(), inside));
-                offsets.push(phase * rows * cols + inside);
+                offsets.push(phase * shape.step() + inside);
             }
         }
-        Phases {
-            shape: PhaseShape {
-                size: [g.h, g.w],
-                pad: [g.pad[0], g.pad[1]],
-                stride: g.stride,
-                phase: [rows, cols],
-            },
-            offsets,
-            taps,
-            flat: (oh - 1) * cols + ow,
-        }
+        Phases { shape, offsets, taps, out: [oh, ow], flat: (oh - 1) * shape.phase[1] + ow }
+    }
+    /// Floats of a plane's phases and of its output rows, with slack.
+    fn steps(&self) -> (usize, usize) {
+        (self.shape.floats() + SLACK, self.flat + SLACK)
+    }
+    /// Planes of a batch, if each takes `floats` of scratch.
+    fn batch(floats: usize) -> usize {
+        (BATCH / floats).max(1)
     }
 }
 
 /// Planes per task.
 fn grain(plane: usize, planes: usize) -> usize {
-    (PLANE_FLOATS / plane.max(1)).clamp(1, planes.div_ceil(8).max(1))
+    (TASK / plane.max(1)).clamp(1, planes.div_ceil(8).max(1))
 }
 
 /// See [`super::conv::conv_forward`].
 pub fn forward(isa: Isa, g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let p = Phases::new(g);
-    let (oh, ow, taps) = (g.out_h(), g.out_w(), g.taps());
-    let (in_plane, out_plane, mult) = (g.h * g.w, oh * ow, g.m / g.c);
+    let out_plane = p.out[0] * p.out[1] * (g.m / g.c);
     let planes = g.n * g.c;
-    let grain = grain(in_plane + out_plane, planes);
+    let grain = grain(g.h * g.w + out_plane, planes);
     let out = Shared::new(y);
     for_each(planes.div_ceil(grain), |task| {
-        with_scratch(p.shape.floats() + p.flat, |buf| {
-            let (xp, flat) = buf.split_at_mut(p.shape.floats());
-            xp.fill(0.0);
-            for plane in task * grain..planes.min((task + 1) * grain) {
-                isa.run(SplitPlane { shape: p.shape, src: &x[plane * in_plane..][..in_plane], dst: xp });
-                for j in 0..mult {
-                    let m = plane % g.c * mult + j;
-                    isa.run(FlatCorrelate {
-                        src: xp,
-                        offsets: &p.offsets,
-                        w: &w[m * taps..][..taps],
-                        bias: bias.map_or(0.0, |b| b[m]),
-                        dst: flat,
-                    });
-                    // SAFETY: one output plane, which only this task writes.
-                    let dst = unsafe {
-                        let at = (plane * mult + j) * out_plane;
-                        std::slice::from_raw_parts_mut(out.ptr().add(at), out_plane)
-                    };
-                    isa.run(CopyRows {
-                        src: flat,
-                        src_ld: p.shape.phase[1],
-                        dst,
-                        dst_ld: ow,
-                        rows: oh,
-                        len: ow,
-                    });
-                }
-            }
+        let (first, last) = (task * grain, planes.min((task + 1) * grain));
+        // SAFETY: the output planes of this task.
+        let y = unsafe {
+            let at = out.ptr().add(first * out_plane);
+            std::slice::from_raw_parts_mut(at, (last - first) * out_plane)
+        };
+        let floats = p.steps().0 + g.m / g.c * p.steps().1;
+        let batch = Phases::batch(floats);
+        with_scratch(batch * floats, |buf| {
+            isa.run(Forward { g, p: &p, x, w, bias, first, y, buf });
         });
     });
+}
+
+/// Planes `first..` of all `n x c`, as many as `y` has room for.
+struct Forward<'a> {
+    g: &'a ConvGeometry,
+    p: &'a Phases,
+    x: &'a [f32],
+    w: &'a [f32],
+    bias: Option<&'a [f32]>,
+    first: usize,
+    y: &'a mut [f32],
+    buf: &'a mut [f32],
+}
+
+impl SimdOp for Forward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (g, p) = (self.g, self.p);
+        let (taps, mult, in_plane) = (g.taps(), g.m / g.c, g.h * g.w);
+        let [oh, ow] = p.out;
+        let (step, flat_step) = p.steps();
+        let planes = self.y.len() / (oh * ow * mult);
+        let batch = self.buf.len() / (step + mult * flat_step);
+        let buf = self.buf;
+        let (xp, flat) = buf.split_at_mut(batch * step);
+        xp.fill(0.0);
+        let mut start = 0;
+        while start < planes {
+            let count = batch.min(planes - start);
+            for b in 0..count {
+                let plane = self.first + start + b;
+                SplitPlane {
+                    shape: p.shape,
+                    src: &self.x[plane * in_plane..][..in_plane],
+                    dst: &mut xp[b * step..][..step],
+                }
+                .go(s);
+            }
+            for b in 0..count {
+                for j in 0..mult {
+                    let m = (self.first + start + b) % g.c * mult + j;
+                    correlate(
+                        s,
+                        &xp[b * step..][..step],
+                        &p.offsets,
+                        &self.w[m * taps..][..taps],
+                        self.bias.map_or(0.0, |b| b[m]),
+                        &mut flat[(b * mult + j) * flat_step..][..flat_step],
+                        p.flat,
+                    );
+                }
+            }
+            for b in 0..count * mult {
+                let to = (start * mult + b) * oh * ow;
+                gather_rows(
+                    s,
+                    &flat[b * flat_step..][..flat_step],
+                    p.shape.phase[1],
+                    oh,
+                    ow,
+                    &mut self.y[to..][..oh * ow],
+                );
+            }
+            start += count;
+        }
+    }
 }
 
 /// See [`super::conv::conv_backward_input`].
 pub fn backward_input(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     let p = Phases::new(g);
-    let (oh, ow, taps) = (g.out_h(), g.out_w(), g.taps());
-    let (in_plane, out_plane, mult) = (g.h * g.w, oh * ow, g.m / g.c);
+    let in_plane = g.h * g.w;
     let planes = g.n * g.c;
-    let grain = grain(in_plane + out_plane, planes);
-    // A phase plane position i receives dy[i - offset]: zeros before and after.
-    let phase_len = p.shape.phase[0] * p.shape.phase[1];
+    let mult = g.m / g.c;
+    let grain = grain(in_plane + p.out[0] * p.out[1] * mult, planes);
+    // Position i of a phase plane receives dy[i - offset]: zeros before and after.
     let margin = p.taps.iter().flatten().map(|t| t.1).max().unwrap_or(0);
+    let dy_step = margin + p.shape.step() + SLACK;
     // Taps that look back, as offsets from the farthest one.
-    let back: Vec<Vec<usize>> = p
-        .taps
-        .iter()
-        .map(|taps| {
-            (0..mult)
-                .flat_map(|j| taps.iter().map(move |t| j * (margin + phase_len) + margin - t.1))
-                .collect()
-        })
-        .collect();
+    let back = |taps: &Vec<(usize, usize)>| -> Vec<usize> {
+        let shifted = |j: usize| taps.iter().map(move |t| j * dy_step + margin - t.1);
+        (0..mult).flat_map(shifted).collect()
+    };
+    let back: Vec<_> = p.taps.iter().map(back).collect();
     let out = Shared::new(dx);
     for_each(planes.div_ceil(grain), |task| {
-        let dy_len = mult * (margin + phase_len);
-        with_scratch(dy_len + p.shape.floats(), |buf| {
-            let (dyp, xp) = buf.split_at_mut(dy_len);
-            dyp.fill(0.0);
-            let mut weights = Vec::with_capacity(mult * taps);
-            for plane in task * grain..planes.min((task + 1) * grain) {
-                for j in 0..mult {
-                    let src = &dy[(plane * mult + j) * out_plane..][..out_plane];
-                    let dst = &mut dyp[j * (margin + phase_len) + margin..];
-                    isa.run(CopyRows { src, src_ld: ow, dst, dst_ld: p.shape.phase[1], rows: oh, len: ow });
-                }
-                for (phase, dst) in xp.chunks_exact_mut(phase_len).enumerate() {
-                    weights.clear();
-                    for j in 0..mult {
-                        let m = plane % g.c * mult + j;
-                        weights.extend(p.taps[phase].iter().map(|t| w[m * taps + t.0]));
-                    }
-                    isa.run(FlatCorrelate { src: dyp, offsets: &back[phase], w: &weights, bias: 0.0, dst });
-                }
-                // SAFETY: one input plane, which only this task writes.
-                let dst =
-                    unsafe { std::slice::from_raw_parts_mut(out.ptr().add(plane * in_plane), in_plane) };
-                isa.run(JoinPlane { shape: p.shape, src: xp, dst });
-            }
+        let (first, last) = (task * grain, planes.min((task + 1) * grain));
+        // SAFETY: the input planes of this task.
+        let dx = unsafe {
+            let at = out.ptr().add(first * in_plane);
+            std::slice::from_raw_parts_mut(at, (last - first) * in_plane)
+        };
+        let floats = p.shape.floats() + mult * dy_step;
+        let batch = Phases::batch(floats);
+        with_scratch(batch * floats, |buf| {
+            isa.run(BackwardInput { g, p: &p, w, dy, back: &back, margin, dy_step, first, dx, buf });
         });
     });
+}
+
+/// Planes `first..` of all `n x c`, as many as `dx` has room for.
+struct BackwardInput<'a> {
+    g: &'a ConvGeometry,
+    p: &'a Phases,
+    w: &'a [f32],
+    dy: &'a [f32],
+    back: &'a [Vec<usize>],
+    margin: usize,
+    dy_step: usize,
+    first: usize,
+    dx: &'a mut [f32],
+    buf: &'a mut [f32],
+}
+
+impl SimdOp for BackwardInput<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (g, p, dy_step) = (self.g, self.p, self.dy_step);
+        let (taps, mult, in_plane) = (g.taps(), g.m / g.c, g.h * g.w);
+        let [oh, ow] = p.out;
+        let x_step = p.shape.floats();
+        let phase_len = p.shape.step() - SLACK;
+        let planes = self.dx.len() / in_plane;
+        let batch = self.buf.len() / (x_step + mult * dy_step);
+        let mut weights = Vec::with_capacity(mult * taps);
+        let buf = self.buf;
+        let (dyp, xp) = buf.split_at_mut(batch * mult * dy_step);
+        dyp.fill(0.0);
+        let mut start = 0;
+        while start < planes {
+            let count = batch.min(planes - start);
+            for b in 0..count * mult {
+                let at = ((self.first + start) * mult + b) * oh * ow;
+                spread_rows(
+                    s,
+                    &self.dy[at..][..oh * ow],
+                    oh,
+                    ow,
+                    &mut dyp[b * dy_step + self.margin..(b + 1) * dy_step],
+                    p.shape.phase[1],
+                );
+            }
+            for b in 0..count {
+                let c = (self.first + start + b) % g.c;
+                for (phase, back) in self.back.iter().enumerate() {
+                    weights.clear();
+                    for m in c * mult..(c + 1) * mult {
+                        let tap = |t: &(usize, usize)| self.w[m * taps + t.0];
+                        weights.extend(p.taps[phase].iter().map(tap));
+                    }
+                    let to = b * x_step + phase * p.shape.step();
+                    correlate(
+                        s,
+                        &dyp[b * mult * dy_step..][..mult * dy_step],
+                        back,
+                        &weights,
+                        0.0,
+                        &mut xp[to..][..p.shape.step()],
+                        phase_len,
+                    );
+                }
+            }
+            for b in 0..count {
+                JoinPlane {
+                    shape: p.shape,
+                    src: &xp[b * x_step..][..x_step],
+                    dst: &mut self.dx[(start + b) * in_plane..][..in_plane],
+                }
+                .go(s);
+            }
+            start += count;
+        }
+    }
 }
 
 /// See [`super::conv::conv_backward_weights`].
 pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let p = Phases::new(g);
-    let (oh, ow, taps) = (g.out_h(), g.out_w(), g.taps());
-    let (in_plane, out_plane, mult) = (g.h * g.w, oh * ow, g.m / g.c);
-    // Channels are independent; images are cut only if channels are too few.
-    let chunks = if g.c >= 8 { 1 } else { chunks(g.n, dw.len()) };
-    let channel_tasks = g.c.min(16);
-    let len = dw.len();
+    // Filters are independent; images are cut only if filters are too few.
+    let chunks = if g.m >= 8 { 1 } else { chunks(g.n, dw.len()) };
+    let tasks = g.m.min(16);
+    let (len, taps) = (dw.len(), g.taps());
     with_scratch(chunks * len, |sums| {
-        sums.fill(0.0);
         let shared = Shared::new(sums);
-        for_each(chunks * channel_tasks, |task| {
-            let (chunk, ct) = (task / channel_tasks, task % channel_tasks);
-            let (n0, n1) = part(g.n, chunks, chunk);
-            let (c0, c1) = part(g.c, channel_tasks, ct);
-            with_scratch(p.shape.floats() + p.flat, |buf| {
-                let (xp, dyp) = buf.split_at_mut(p.shape.floats());
-                xp.fill(0.0);
-                dyp.fill(0.0);
-                for c in c0..c1 {
-                    for n in n0..n1 {
-                        isa.run(SplitPlane {
-                            shape: p.shape,
-                            src: &x[(n * g.c + c) * in_plane..][..in_plane],
-                            dst: xp,
-                        });
-                        for j in 0..mult {
-                            let m = c * mult + j;
-                            let src = &dy[(n * g.m + m) * out_plane..][..out_plane];
-                            isa.run(CopyRows {
-                                src,
-                                src_ld: ow,
-                                dst: dyp,
-                                dst_ld: p.shape.phase[1],
-                                rows: oh,
-                                len: ow,
-                            });
-                            // SAFETY: the sums of this chunk and filter, which
-                            // only this task touches.
-                            let dst = unsafe {
-                                let at = chunk * len + m * taps;
-                                std::slice::from_raw_parts_mut(shared.ptr().add(at), taps)
-                            };
-                            isa.run(FlatDots { a: dyp, src: xp, offsets: &p.offsets, dst });
-                        }
-                    }
-                }
+        for_each(chunks * tasks, |task| {
+            let (chunk, task) = (task / tasks, task % tasks);
+            let (first, last) = part(g.m, tasks, task);
+            // SAFETY: the sums of this chunk and these filters.
+            let sums = unsafe {
+                let at = shared.ptr().add(chunk * len + first * taps);
+                std::slice::from_raw_parts_mut(at, (last - first) * taps)
+            };
+            let floats = p.steps().0 + p.steps().1;
+            let batch = Phases::batch(floats).min(g.n);
+            with_scratch(batch * floats, |buf| {
+                isa.run(BackwardWeights {
+                    g,
+                    p: &p,
+                    x,
+                    dy,
+                    images: part(g.n, chunks, chunk),
+                    first,
+                    sums,
+                    buf,
+                });
             });
         });
         dw.copy_from_slice(&sums[..len]);
@@ -210,4 +307,72 @@ pub fn backward_weights(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32], dw: &
             }
         }
     });
+}
+
+/// Filters `first..`, as many as `sums` has room for, over some images.
+struct BackwardWeights<'a> {
+    g: &'a ConvGeometry,
+    p: &'a Phases,
+    x: &'a [f32],
+    dy: &'a [f32],
+    images: (usize, usize),
+    first: usize,
+    sums: &'a mut [f32],
+    buf: &'a mut [f32],
+}
+
+impl SimdOp for BackwardWeights<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (g, p) = (self.g, self.p);
+        let (taps, mult, in_plane) = (g.taps(), g.m / g.c, g.h * g.w);
+        let [oh, ow] = p.out;
+        let (x_step, dy_step) = p.steps();
+        let batch = self.buf.len() / (x_step + dy_step);
+        let buf = self.buf;
+        buf.fill(0.0);
+        let (xp, dyp) = buf.split_at_mut(batch * x_step);
+        for (i, sums) in self.sums.chunks_exact_mut(taps).enumerate() {
+            let m = self.first + i;
+            sums.fill(0.0);
+            let mut nine = [s.splat(0.0); 9];
+            let mut n = self.images.0;
+            while n < self.images.1 {
+                let count = batch.min(self.images.1 - n);
+                for b in 0..count {
+                    SplitPlane {
+                        shape: p.shape,
+                        src: &self.x[((n + b) * g.c + m / mult) * in_plane..][..in_plane],
+                        dst: &mut xp[b * x_step..][..x_step],
+                    }
+                    .go(s);
+                    spread_rows(
+                        s,
+                        &self.dy[((n + b) * g.m + m) * oh * ow..][..oh * ow],
+                        oh,
+                        ow,
+                        &mut dyp[b * dy_step..][..dy_step],
+                        p.shape.phase[1],
+                    );
+                }
+                let (a, b) = ((&*dyp, dy_step), (&*xp, x_step));
+                if taps == 9 {
+                    nine = dots(s, nine, a, b, &p.offsets, count, p.flat);
+                } else {
+                    for (sum, off) in sums.iter_mut().zip(p.offsets.chunks_exact(1)) {
+                        let acc = [s.splat(0.0); 1];
+                        let [acc] = dots(s, acc, a, b, off, count, p.flat);
+                        *sum += s.sum(acc);
+                    }
+                }
+                n += count;
+            }
+            if taps == 9 {
+                for (sum, acc) in sums.iter_mut().zip(nine) {
+                    *sum = s.sum(acc);
+                }
+            }
+        }
+    }
 }

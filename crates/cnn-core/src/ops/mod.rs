@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod adaptive_pool;
 pub mod avg_pool;
+mod columns;
 pub mod concat;
 pub mod conv;
 pub mod cross_entropy;

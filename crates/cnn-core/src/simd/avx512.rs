@@ -111,6 +111,19 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
+    unsafe fn store_at_least(self, p: *mut f32, n: usize, v: __m512) {
+        // SAFETY: token and caller.
+        unsafe {
+            if n <= 4 {
+                _mm_storeu_ps(p, _mm512_castps512_ps128(v));
+            } else if n <= 8 {
+                _mm256_storeu_ps(p, _mm512_castps512_ps256(v));
+            } else {
+                _mm512_storeu_ps(p, v);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
         // SAFETY: token and caller; masked lanes are not read.
         unsafe { _mm512_maskz_loadu_ps(mask(n), p) }

@@ -50,6 +50,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` must be valid for writes of `LANES` floats.
     unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Writes the first `n` lanes and perhaps some of those that follow,
+    /// whatever is fastest: a vector that crosses a cache line is slow.
+    ///
+    /// # Safety
+    /// `p` must be valid for writes of `LANES` floats.
+    #[inline(always)]
+    unsafe fn store_at_least(self, p: *mut f32, n: usize, v: Self::V) {
+        let _ = n;
+        // SAFETY: the caller's promise.
+        unsafe { self.store(p, v) };
+    }
     /// Reads `n <= LANES` floats, the other lanes are zero.
     ///
     /// # Safety
