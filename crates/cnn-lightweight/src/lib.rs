@@ -5,8 +5,8 @@
 //! - [`resnet20`] to [`resnet110`]: residual networks for small images (He, Zhang, Ren, Sun 2016, section
 //!   4.2).
 //! - [`mobilenet_v1`]: depthwise separable throughout (Howard et al. 2017).
-//! - [`separable`]: the depthwise separable convolution nearest to a trained one; [`SubstituteSeparable`] puts
-//!   it into a network and fine-tunes, as the method `light.separable`.
+//! - [`separable`]: the depthwise separable convolution nearest to a trained one; [`SubstituteSeparable`]
+//!   puts it into a network and fine-tunes, as the method `light.separable`.
 //! - [`cost`]: what the operations cost, in formulas.
 //!
 //! All networks take [`cnn_core::NetworkOptions`]: input shape, classes, width multiplier, seed. With a width

@@ -59,9 +59,8 @@ fn residual(b: &mut Builder, prefix: &str, filters: usize, stride: usize) -> cra
 macro_rules! depth {
     ($name:ident, $n:literal, $params:literal, $macs:literal) => {
         #[doc = concat!(
-            "The CIFAR ResNet with ", stringify!($name), "'s depth (He et al. 2016, section 4.2, option A \
-             shortcuts). At width 1, \
-             for 3 x 32 x 32 and 10 classes: ", $params, " parameters, ", $macs, " multiply-adds."
+            "`", stringify!($name), "`: the CIFAR ResNet of that depth (He et al. 2016, section 4.2, option A shortcuts). \
+             At width 1, for 3 x 32 x 32 and 10 classes: ", $params, " parameters, ", $macs, " multiply-adds."
         )]
         ///
         /// # Errors
