@@ -169,6 +169,33 @@ proptest! {
     }
 }
 
+/// Winograd's errors at the sizes of ResNet-20, relative to the largest value.
+#[test]
+fn winograd_errors_are_small() {
+    for (c, s) in [(16, 32), (32, 16), (64, 8), (256, 8)] {
+        let g = geometry((8, 1, c, c), (s, s), [3, 3], [1, 1], [1; 4], [1, 1]);
+        let x = random(g.n * c * s * s, 1);
+        let w = random(c * c * 9, 2);
+        let dy = random(g.n * c * s * s, 3);
+        let worst = |got: &[f32], want: &[f32]| {
+            let top = want.iter().fold(0.0f32, |t, v| t.max(v.abs()));
+            let far = got.iter().zip(want).map(|(a, b)| (a - b).abs());
+            far.fold(0.0f32, f32::max) / top
+        };
+        let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+        let (mut y0, mut dx0, mut dw0) = (dy.clone(), x.clone(), w.clone());
+        conv_forward(&g, &x, &w, None, &mut y);
+        conv_backward_input(&g, &w, &dy, &mut dx);
+        conv_backward_weights(&g, &x, &dy, &mut dw);
+        reference::conv_forward(&g, &x, &w, None, &mut y0);
+        reference::conv_backward_input(&g, &w, &dy, &mut dx0);
+        reference::conv_backward_weights(&g, &x, &dy, &mut dw0);
+        let errors = [worst(&y, &y0), worst(&dx, &dx0), worst(&dw, &dw0)];
+        println!("{c} channels @{s}: {errors:?}");
+        assert!(errors.iter().all(|&e| e < 5e-6), "{c} channels @{s}: {errors:?}");
+    }
+}
+
 /// The same bits with 1, 2 and 3 threads.
 #[test]
 fn threads_do_not_change_bits() {

@@ -2,6 +2,7 @@
 //!
 //! Everything here works on one thread; `ops` decides who does what.
 
+pub mod channels;
 pub mod flat;
 pub mod layout;
 pub mod phases;

@@ -271,30 +271,6 @@ unsafe fn copy<S: Simd>(s: S, src: *const f32, dst: *mut f32, n: usize) {
             s.store(dst.add(i), s.load(src.add(i)));
             i += S::LANES;
         }
-        let left = n - i;
-        if left >= 8 {
-            ends::<8>(src.add(i), dst.add(i), left);
-        } else if left >= 4 {
-            ends::<4>(src.add(i), dst.add(i), left);
-        } else {
-            for j in i..n {
-                *dst.add(j) = *src.add(j);
-            }
-        }
-    }
-}
-
-/// Copies `N <= n <= 2 N` floats as the first and the last `N`.
-///
-/// # Safety
-/// Both must be valid for `n` floats.
-#[inline(always)]
-unsafe fn ends<const N: usize>(src: *const f32, dst: *mut f32, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let first = src.cast::<[f32; N]>().read_unaligned();
-        let last = src.add(n - N).cast::<[f32; N]>().read_unaligned();
-        dst.cast::<[f32; N]>().write_unaligned(first);
-        dst.add(n - N).cast::<[f32; N]>().write_unaligned(last);
+        s.copy_short(src.add(i), dst.add(i), n - i);
     }
 }

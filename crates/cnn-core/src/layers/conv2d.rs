@@ -6,6 +6,7 @@ use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::conv::{
     ConvGeometry, conv_backward_bias, conv_backward_input, conv_backward_weights, conv_forward,
+    conv_forward_exact,
 };
 use crate::param::{Param, Role};
 use crate::tensor::{Tensor, nchw, slice, slice_mut, zeros};
@@ -333,7 +334,7 @@ impl Layer for Conv2d {
         let g = self.geometry(x.shape())?;
         let mut y = zeros(&ConvOptions::check_out(&g));
         let bias = self.bias.as_ref().map(|b| slice(b.value())).transpose()?;
-        conv_forward(&g, slice(x)?, slice(self.weight.value())?, bias, slice_mut(&mut y)?);
+        conv_forward_exact(&g, slice(x)?, slice(self.weight.value())?, bias, slice_mut(&mut y)?);
         Ok(y)
     }
 

@@ -311,6 +311,30 @@ impl SimdOp for Unfold<'_> {
     }
 }
 
+/// `to += from`, in pieces that are not masked: masked writes could not be
+/// read back by the next tap without waiting.
+#[inline(always)]
+fn add_row<S: Simd>(s: S, to: &mut [f32], from: &[f32]) {
+    let n = to.len().min(from.len());
+    let mut i = 0;
+    while i + S::LANES <= n {
+        // SAFETY: i + LANES <= n, which is inside both slices.
+        unsafe {
+            let d = to.as_mut_ptr().add(i);
+            s.store(d, s.add(s.load(d), s.load(from.as_ptr().add(i))));
+        }
+        i += S::LANES;
+    }
+    let (to, to_rest) = to[i..n].as_chunks_mut::<4>();
+    let (from, from_rest) = from[i..n].as_chunks::<4>();
+    for (d, v) in to.iter_mut().zip(from) {
+        *d = [d[0] + v[0], d[1] + v[1], d[2] + v[2], d[3] + v[3]];
+    }
+    for (d, v) in to_rest.iter_mut().zip(from_rest) {
+        *d += v;
+    }
+}
+
 /// col2im: adds the rows of `columns` to the pixels under each tap.
 struct Fold<'a> {
     g: &'a ConvGeometry,
@@ -338,17 +362,7 @@ impl SimdOp for Fold<'_> {
                         let at = p.pixel(y + kh * g.dilation[0], kw * g.dilation[1]);
                         let to = &mut plane[at..at + ow];
                         let from = &row[y * ow..(y + 1) * ow];
-                        let mut i = 0;
-                        while i < ow {
-                            let n = S::LANES.min(ow - i);
-                            // SAFETY: i + n <= ow, the length of both slices.
-                            unsafe {
-                                let d = to.as_mut_ptr().add(i);
-                                let v = s.load_partial(from.as_ptr().add(i), n);
-                                s.store_partial(d, n, s.add(s.load_partial(d, n), v));
-                            }
-                            i += n;
-                        }
+                        add_row(s, to, from);
                     }
                 }
             }

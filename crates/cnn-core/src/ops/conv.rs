@@ -1,7 +1,7 @@
 //! Two-dimensional convolution: forward and the gradients, any geometry.
 
 use super::tasks::{for_each, part};
-use super::{columns, depthwise, direct, direct_input, direct_weights, winograd};
+use super::{columns, depthwise, depthwise_small, direct, direct_input, direct_weights, winograd};
 use crate::kernels::scratch::Shared;
 use crate::simd::Isa;
 
@@ -86,6 +86,12 @@ pub fn conv_forward(g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>
     conv_forward_on(Isa::active(), g, x, w, bias, y);
 }
 
+/// As [`conv_forward`], without Winograd's transforms, whose rounding is about 1e-6 of the largest value: for the reference
+/// answer.
+pub fn conv_forward_exact(g: &ConvGeometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    forward(Isa::active(), g, x, w, bias, y, false);
+}
+
 /// [`conv_forward`] on a given instruction set.
 pub fn conv_forward_on(
     isa: Isa,
@@ -95,14 +101,28 @@ pub fn conv_forward_on(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
+    forward(isa, g, x, w, bias, y, true);
+}
+
+fn forward(
+    isa: Isa,
+    g: &ConvGeometry,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+    transforms: bool,
+) {
     g.check(x.len(), w.len(), y.len());
     assert!(bias.is_none_or(|b| b.len() == g.m), "bias length");
     if y.is_empty() {
         return;
     }
-    if g.is_depthwise() {
+    if g.is_depthwise() && depthwise_small::pays(isa, g) {
+        depthwise_small::forward(isa, g, x, w, bias, y);
+    } else if g.is_depthwise() {
         depthwise::forward(isa, g, x, w, bias, y);
-    } else if winograd::pays(isa, g) {
+    } else if transforms && winograd::pays(isa, g) {
         winograd::forward(isa, g, x, w, bias, y);
     } else if columns::pays(isa, g) {
         columns::forward(isa, g, x, w, bias, y);
@@ -122,6 +142,8 @@ pub fn conv_backward_input_on(isa: Isa, g: &ConvGeometry, w: &[f32], dy: &[f32],
     g.check(dx.len(), w.len(), dy.len());
     if dy.is_empty() || dx.is_empty() {
         dx.fill(0.0);
+    } else if g.is_depthwise() && depthwise_small::pays(isa, g) {
+        depthwise_small::backward_input(isa, g, w, dy, dx);
     } else if g.is_depthwise() {
         depthwise::backward_input(isa, g, w, dy, dx);
     } else if winograd::pays_backward(isa, g) {
@@ -144,6 +166,8 @@ pub fn conv_backward_weights_on(isa: Isa, g: &ConvGeometry, x: &[f32], dy: &[f32
     g.check(x.len(), dw.len(), dy.len());
     if dy.is_empty() || dw.is_empty() {
         dw.fill(0.0);
+    } else if g.is_depthwise() && depthwise_small::pays(isa, g) {
+        depthwise_small::backward_weights(isa, g, x, dy, dw);
     } else if g.is_depthwise() {
         depthwise::backward_weights(isa, g, x, dy, dw);
     } else if winograd::pays(isa, g) {

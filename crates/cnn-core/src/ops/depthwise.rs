@@ -20,6 +20,9 @@ const TASK: usize = 64 * 1024;
 /// Floats of a batch: what the first-level cache holds beside the images.
 const BATCH: usize = 4 * 1024;
 
+/// Pixels of a plane that is worth a prefetch.
+const NEAR: usize = 1024;
+
 /// Where the taps lie in the phase planes.
 struct Phases {
     shape: PhaseShape,
@@ -340,6 +343,21 @@ impl SimdOp for BackwardWeights<'_> {
             let mut n = self.images.0;
             while n < self.images.1 {
                 let count = batch.min(self.images.1 - n);
+                // The planes of a channel lie far apart: the hardware cannot
+                // know where the next ones are.
+                if in_plane <= NEAR {
+                    let next = (n + count).min(self.images.1);
+                    for image in next..(next + count).min(self.images.1) {
+                        let x = self.x[(image * g.c + m / mult) * in_plane..].as_ptr();
+                        let dy = self.dy[(image * g.m + m) * oh * ow..].as_ptr();
+                        for i in (0..in_plane).step_by(16) {
+                            s.prefetch(x.wrapping_add(i));
+                        }
+                        for i in (0..oh * ow).step_by(16) {
+                            s.prefetch(dy.wrapping_add(i));
+                        }
+                    }
+                }
                 for b in 0..count {
                     SplitPlane {
                         shape: p.shape,

@@ -13,7 +13,7 @@ use crate::kernels::tiles::{Init, Tiles};
 use crate::simd::{Isa, Simd, SimdOp};
 
 /// Floats that all the partial sums together may take.
-const PARTIALS: usize = 4 * 1024 * 1024;
+const PARTIALS: usize = 1024 * 1024;
 
 /// How many partial sums the images are cut into: enough for the threads to
 /// share the work, few enough that adding them up is cheap. Shapes only, so

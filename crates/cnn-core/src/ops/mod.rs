@@ -11,6 +11,7 @@ pub mod concat;
 pub mod conv;
 pub mod cross_entropy;
 mod depthwise;
+mod depthwise_small;
 mod direct;
 mod direct_input;
 mod direct_weights;

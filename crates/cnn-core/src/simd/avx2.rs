@@ -84,6 +84,22 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(p, v) }
     }
     #[inline(always)]
+    unsafe fn copy_short(self, src: *const f32, dst: *mut f32, n: usize) {
+        // SAFETY: token and caller; the first and the last piece overlap.
+        unsafe {
+            if n >= 4 {
+                let first = _mm_loadu_ps(src);
+                let last = _mm_loadu_ps(src.add(n - 4));
+                _mm_storeu_ps(dst, first);
+                _mm_storeu_ps(dst.add(n - 4), last);
+            } else {
+                for i in 0..n {
+                    *dst.add(i) = *src.add(i);
+                }
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m256 {
         // SAFETY: token and caller; masked lanes are not read.
         unsafe { _mm256_maskload_ps(p, mask(n)) }

@@ -124,6 +124,27 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn copy_short(self, src: *const f32, dst: *mut f32, n: usize) {
+        // SAFETY: token and caller; the first and the last piece overlap.
+        unsafe {
+            if n >= 8 {
+                let first = _mm256_loadu_ps(src);
+                let last = _mm256_loadu_ps(src.add(n - 8));
+                _mm256_storeu_ps(dst, first);
+                _mm256_storeu_ps(dst.add(n - 8), last);
+            } else if n >= 4 {
+                let first = _mm_loadu_ps(src);
+                let last = _mm_loadu_ps(src.add(n - 4));
+                _mm_storeu_ps(dst, first);
+                _mm_storeu_ps(dst.add(n - 4), last);
+            } else {
+                for i in 0..n {
+                    *dst.add(i) = *src.add(i);
+                }
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
         // SAFETY: token and caller; masked lanes are not read.
         unsafe { _mm512_maskz_loadu_ps(mask(n), p) }

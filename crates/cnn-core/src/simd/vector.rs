@@ -61,6 +61,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: the caller's promise.
         unsafe { self.store(p, v) };
     }
+    /// Copies `n < LANES` floats, without masks: they are slow to write, and
+    /// what they wrote is slow to read back.
+    ///
+    /// # Safety
+    /// `src` must be valid for reads and `dst` for writes of `n` floats, apart.
+    #[inline(always)]
+    unsafe fn copy_short(self, src: *const f32, dst: *mut f32, n: usize) {
+        for i in 0..n {
+            // SAFETY: i < n.
+            unsafe { *dst.add(i) = *src.add(i) };
+        }
+    }
     /// Reads `n <= LANES` floats, the other lanes are zero.
     ///
     /// # Safety

@@ -57,7 +57,7 @@ impl Default for TrainSettings {
         TrainSettings {
             epochs: 10,
             batch: 64,
-            optimizer: Optimizer::sgd(0.05, 5e-4),
+            optimizer: Optimizer::sgd(0.01, 5e-4),
             schedule: Schedule::Cosine,
             clip: None,
             seed: 0,
