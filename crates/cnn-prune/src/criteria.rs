@@ -71,7 +71,8 @@ mod tests {
             let count = (part * total as f64).round() as usize;
             let chosen = lowest(&scores, count);
             let flat = |want: bool| -> Vec<f32> {
-                scores.iter().flatten().zip(chosen.iter().flatten()).filter(|(_, c)| **c == want).map(|(s, _)| *s).collect()
+                let both = scores.iter().flatten().zip(chosen.iter().flatten());
+                both.filter(|(_, c)| **c == want).map(|(s, _)| *s).collect()
             };
             prop_assert_eq!(flat(true).len(), count.min(total - scores.len()));
             for (layer, chosen) in scores.iter().zip(&chosen) {

@@ -166,7 +166,8 @@ impl Magnitude {
     fn prune(&self, graph: &Graph, run: &mut Run<'_>) -> Result<Graph> {
         let groups = self.groups(graph)?;
         let floor = match self.max_drop {
-            Some(points) => Some(run.accuracy(graph)? - points / 100.0),
+            // a billionth less, so that a network exactly at the limit is not lost to rounding
+            Some(points) => Some(run.accuracy(graph)? - points / 100.0 - 1e-9),
             None => None,
         };
         let holds = |graph: &Graph, run: &Run<'_>| -> Result<bool> {

@@ -233,9 +233,15 @@ fn in_a_chain_and_by_name() {
     let config = serde_json::json!({ "ratio": 0.5, "rounds": 1, "epochs": 0, "final_epochs": 0 });
     let steps = vec![
         registry.build_method("prune.magnitude", config.clone()).unwrap(),
-        registry.build_method("prune.magnitude", serde_json::json!({
-            "ratio": 0.9, "layers": { "only": ["fc*"] }, "scope": "global", "rounds": 1, "epochs": 0, "final_epochs": 0
-        })).unwrap(),
+        registry
+            .build_method(
+                "prune.magnitude",
+                serde_json::json!({
+                    "ratio": 0.9, "layers": { "only": ["fc*"] }, "scope": "global",
+                    "rounds": 1, "epochs": 0, "final_epochs": 0
+                }),
+            )
+            .unwrap(),
     ];
     assert_eq!(steps[0].config()["ratio"], 0.5);
     assert_eq!(steps[0].config()["scope"], "layer");

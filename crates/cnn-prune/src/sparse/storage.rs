@@ -194,7 +194,10 @@ mod tests {
         }
 
         #[test]
-        fn codes_of_any_bytes_are_no_panic(codes in proptest::collection::vec(any::<u8>(), 0..40), bits in 1u32..=WIDEST) {
+        fn codes_of_any_bytes_are_no_panic(
+            codes in proptest::collection::vec(any::<u8>(), 0..40),
+            bits in 1u32..=WIDEST,
+        ) {
             if let Ok(positions) = read_gaps(&codes, bits, 100) {
                 prop_assert!(positions.is_sorted() && positions.last().is_none_or(|&p| p < 100));
             }
