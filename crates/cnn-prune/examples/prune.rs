@@ -4,7 +4,7 @@
 
 use cnn_core::init::Init;
 use cnn_core::layers::{Activation, Conv2d, ConvOptions, Flatten, Linear, MaxPool2d, Window};
-use cnn_core::train::TrainSettings;
+use cnn_core::train::{Optimizer, TrainSettings};
 use cnn_core::{Graph, Registry, Result, Run, model_file, testing::stripes};
 
 fn main() -> Result<()> {
@@ -30,9 +30,10 @@ fn main() -> Result<()> {
         stripes(400, [1, 16, 16], 8, 2)?,
         stripes(400, [1, 16, 16], 8, 3)?,
     );
-    let mut run =
-        Run::new(&train, &validation, TrainSettings { epochs: 4, ..TrainSettings::default() }, &registry);
-    run.fine_tune(&mut graph, &run.settings.clone())?;
+    let optimizer = Optimizer::sgd(0.05, 5e-4);
+    let settings = TrainSettings { epochs: 4, optimizer, ..TrainSettings::default() };
+    let mut run = Run::new(&train, &validation, settings.clone(), &registry);
+    run.fine_tune(&mut graph, &settings)?;
     let accuracy = |graph: &Graph| cnn_core::train::accuracy(graph, &test);
     println!(
         "dense:  {:6} bytes, accuracy {:.4}",

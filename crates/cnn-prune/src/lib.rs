@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use cnn_core::layers::{Activation, Conv2d, ConvOptions, Flatten, Linear};
-//! use cnn_core::train::TrainSettings;
+//! use cnn_core::train::{Optimizer, TrainSettings};
 //! use cnn_core::{Graph, Registry, Run, init::Init, model_file, testing::stripes};
 //!
 //! let mut registry = Registry::core();
@@ -23,8 +23,10 @@
 //! graph.push("fc", Linear::new(init.glorot(&[3, 8 * 36])?, None)?)?;
 //!
 //! let data = stripes(120, [1, 8, 8], 3, 1)?;
-//! let mut run = Run::new(&data, &data, TrainSettings { epochs: 6, batch: 12, ..TrainSettings::default() },
-//! &registry); run.fine_tune(&mut graph, &run.settings.clone())?;
+//! let optimizer = Optimizer::sgd(0.05, 5e-4);
+//! let settings = TrainSettings { epochs: 6, batch: 12, optimizer, ..TrainSettings::default() };
+//! let mut run = Run::new(&data, &data, settings.clone(), &registry);
+//! run.fine_tune(&mut graph, &settings)?;
 //! let before = model_file::deploy_bytes(&graph, false)?.len();
 //!
 //! let config = serde_json::json!({ "ratio": 0.9, "ratios": { "conv": 0.5 }, "rounds": 3 });
