@@ -41,7 +41,9 @@ fn main() -> Result<()> {
         accuracy(&graph)?
     );
 
-    let config = serde_json::json!({ "ratio": 0.95, "ratios": { "conv1": 0.5 }, "rounds": 4, "epochs": 3, "max_drop": 1.0 });
+    let config = serde_json::json!({
+        "ratio": 0.95, "ratios": { "conv1": 0.5 }, "rounds": 4, "epochs": 3, "max_drop": 1.0
+    });
     let method = registry.build_method("prune.magnitude", config)?;
     method.apply(&mut graph, &mut run)?;
     method.pack(&mut graph)?;

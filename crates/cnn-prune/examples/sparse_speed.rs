@@ -1,5 +1,5 @@
-//! Time of sparse layers against the dense ones they replace, on this machine: what fine-grained pruning is worth without
-//! special hardware.
+//! Time of sparse layers against the dense ones they replace, on this machine: what fine-grained
+//! pruning is worth without special hardware.
 //!
 //!     cargo run --release -p cnn-prune --example sparse_speed
 
