@@ -3,7 +3,7 @@
 //! `cargo run --release -p cnn-quant --example quantize`
 
 use cnn_core::testing::{lenet5, stripes};
-use cnn_core::train::{Optimizer, TrainSettings};
+use cnn_core::train::{Optimizer, TrainSettings, evaluate};
 use cnn_core::{Compressor, Graph, Registry, Run, model_file};
 use cnn_quant::{Int8Quantizer, KMeansQuantizer, WeightGrid};
 use std::time::Instant;
@@ -23,13 +23,15 @@ fn main() -> cnn_core::Result<()> {
         let bytes = model_file::deploy_bytes(graph, false)?;
         let read = model_file::from_bytes(&bytes, &registry)?;
         let start = Instant::now();
-        let accuracy = run.accuracy(&read)?;
+        let evaluation = evaluate(&read, run.validation)?;
+        let time = start.elapsed();
         println!(
-            "{name:34} {:9} bytes ({:5.1} x)  {:6.2} %  {:7.1} ms for 1000 images",
+            "{name:34} {:9} bytes ({:5.1} x)  {:6.2} %  loss {:.5}  {:6.1} ms for 1000 images",
             bytes.len(),
             1_724_320.0 / bytes.len() as f64,
-            100.0 * accuracy,
-            1e3 * start.elapsed().as_secs_f64()
+            100.0 * evaluation.accuracy(),
+            evaluation.loss,
+            1e3 * time.as_secs_f64()
         );
         Ok(())
     };

@@ -40,7 +40,7 @@ impl Grid {
     /// The level nearest to a value (ties to even levels); beyond the grid, its end. NaN counts as 0.
     pub fn level(&self, value: f32) -> i16 {
         // the cast turns NaN into 0
-        (value / self.step).round_ties_even().clamp(f32::from(self.low), f32::from(self.high)) as i16
+        self.integer(value) as i16
     }
 
     /// The value of a level.
@@ -50,8 +50,16 @@ impl Grid {
 
     /// The point of the grid nearest to a value; NaN stays.
     pub fn round(&self, value: f32) -> f32 {
-        self.step * (value / self.step).round_ties_even().clamp(f32::from(self.low), f32::from(self.high))
-            + 0.0
+        // + 0.0 turns a negative zero into zero
+        self.step * self.integer(value) + 0.0
+    }
+
+    /// `round(value / step)` on the grid, to even when in the middle. Within the grid's few hundred levels, adding and taking away
+    /// `1.5 * 2^23` rounds just so, in two instructions on every processor.
+    fn integer(&self, value: f32) -> f32 {
+        const MAGIC: f32 = 12_582_912.0;
+        let within = (value / self.step).clamp(f32::from(self.low), f32::from(self.high));
+        (within + MAGIC) - MAGIC
     }
 
     /// The same number of levels with at least this step.
@@ -111,6 +119,17 @@ mod tests {
             prop_assert_eq!(Grid::affine(value, value).round(value), value);
             prop_assert_eq!(Grid::symmetric(value, value).round(value), value);
         }
+    }
+
+    #[test]
+    fn rounding_is_to_even() {
+        let grid = Grid { step: 1.0, low: -100, high: 155 };
+        for i in -1200..1800 {
+            let v = i as f32 / 8.0;
+            assert_eq!(f32::from(grid.level(v)), v.round_ties_even().clamp(-100.0, 155.0));
+        }
+        assert_eq!(grid.round(-0.2).to_bits(), 0);
+        assert!(grid.round(f32::NAN).is_nan());
     }
 
     #[test]

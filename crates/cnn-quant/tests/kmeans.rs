@@ -84,7 +84,8 @@ fn centroids_learn_and_zeros_stay() {
     let mut graph = small();
     let data = stripes(64, [1, 8, 8], 4, 0).unwrap();
     let loss = |g: &Graph| cnn_core::train::evaluate(g, &data).unwrap().loss;
-    let float = TrainSettings { epochs: 30, batch: 16, ..TrainSettings::default() };
+    let optimizer = Optimizer::sgd(0.05, 5e-4);
+    let float = TrainSettings { epochs: 30, batch: 16, optimizer, ..TrainSettings::default() };
     let training = TrainData { train: &data, validation: None, augment: None, checkpoint: None };
     train(&mut graph, training, &float, &mut CrossEntropy::default(), &mut [], &Progress::quiet()).unwrap();
     assert!(loss(&graph) < 0.2, "{}", loss(&graph));

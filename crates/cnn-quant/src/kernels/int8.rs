@@ -6,38 +6,78 @@
 
 use cnn_core::ops::conv::ConvGeometry;
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Pixels of a task.
 const TILE: usize = 128;
+/// Outputs of a task.
+const OUTPUTS: usize = 32;
+/// Rows are filled with zeros to a multiple of this: whole vectors, no remainder.
+const VECTOR: usize = 16;
 
-/// `sum_i a_i b_i`; the caller knows that it fits 32 bits.
-pub fn dot(a: &[i16], b: &[i16]) -> i32 {
-    a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+/// Rows of `terms` levels, each filled with zeros to whole vectors; returns their new length too.
+fn whole_vectors(rows: &[i16], terms: usize) -> (Cow<'_, [i16]>, usize) {
+    let padded = terms.next_multiple_of(VECTOR);
+    if padded == terms {
+        return (Cow::Borrowed(rows), terms);
+    }
+    let mut out = vec![0i16; rows.len() / terms.max(1) * padded];
+    for (out, row) in out.chunks_exact_mut(padded).zip(rows.chunks_exact(terms)) {
+        out[..terms].copy_from_slice(row);
+    }
+    (Cow::Owned(out), padded)
 }
 
-/// A filter with two pixels at once: the weights are read once for both.
-fn dot2(w: &[i16], a: &[i16], b: &[i16]) -> [i32; 2] {
-    let (mut first, mut second) = (0i32, 0i32);
-    for ((&w, &a), &b) in w.iter().zip(a).zip(b) {
-        first += i32::from(w) * i32::from(a);
-        second += i32::from(w) * i32::from(b);
+/// `sums[i][j] = w_i . x_j` for all rows of `w` and of `x`; the caller knows that they fit 32 bits. Two by two, so that each
+/// value loaded is used twice.
+fn products(w: &[i16], x: &[i16], terms: usize, sums: &mut [i32]) {
+    let columns = x.len() / terms;
+    for (w, sums) in w.chunks(2 * terms).zip(sums.chunks_mut(2 * columns)) {
+        let (w0, w1) = w.split_at(terms);
+        // of a last single row, both are the same
+        let w1 = if w1.is_empty() { w0 } else { w1 };
+        for (j, x) in x.chunks(2 * terms).enumerate() {
+            let (x0, x1) = x.split_at(terms);
+            let found = two_by_two([w0, w1], [x0, if x1.is_empty() { x0 } else { x1 }]);
+            for (row, found) in sums.chunks_exact_mut(columns).zip(found) {
+                row[2 * j..].iter_mut().zip(found).for_each(|(sum, found)| *sum = found);
+            }
+        }
     }
-    [first, second]
+}
+
+fn two_by_two(w: [&[i16]; 2], x: [&[i16]; 2]) -> [[i32; 2]; 2] {
+    let [mut a, mut b, mut c, mut d] = [0i32; 4];
+    for (((&w0, &w1), &x0), &x1) in w[0].iter().zip(w[1]).zip(x[0]).zip(x[1]) {
+        a += i32::from(w0) * i32::from(x0);
+        b += i32::from(w0) * i32::from(x1);
+        c += i32::from(w1) * i32::from(x0);
+        d += i32::from(w1) * i32::from(x1);
+    }
+    [[a, b], [c, d]]
 }
 
 /// `y = finish(channel, sum)` of a linear layer. `x`: `n` rows, `w`: one row an output, both of `terms` levels; `y`: `n` rows of
 /// as many values as `w` has rows.
 pub fn linear(x: &[i16], w: &[i16], terms: usize, y: &mut [f32], finish: impl Fn(usize, i32) -> f32 + Sync) {
-    let outputs = w.len() / terms.max(1);
-    if outputs == 0 {
+    if w.is_empty() || x.is_empty() {
         return;
     }
-    y.par_chunks_mut(outputs).zip(x.par_chunks(terms)).for_each(|(y, x)| {
-        y.par_iter_mut()
-            .with_min_len(16)
-            .enumerate()
-            .for_each(|(o, y)| *y = finish(o, dot(&w[o * terms..][..terms], x)));
-    });
+    let (outputs, n) = (w.len() / terms, x.len() / terms);
+    let (x, _) = whole_vectors(x, terms);
+    let (w, terms) = whole_vectors(w, terms);
+    let results: Vec<Vec<i32>> = w
+        .par_chunks(OUTPUTS * terms)
+        .map(|w| {
+            let mut sums = vec![0; w.len() / terms * n];
+            products(w, &x, terms, &mut sums);
+            sums
+        })
+        .collect();
+    for (row, y) in y.chunks_exact_mut(outputs).enumerate() {
+        let sums = results.iter().flat_map(|sums| sums.chunks_exact(n));
+        y.iter_mut().zip(sums).enumerate().for_each(|(o, (y, sums))| *y = finish(o, sums[row]));
+    }
 }
 
 /// `y = finish(channel, sum)` of a convolution. `x`: levels `n x c x h x w`; `w`: levels `m x c / groups x kh x kw`; `y`:
@@ -55,29 +95,20 @@ pub fn conv(
     if pixels == 0 || y.is_empty() {
         return;
     }
+    let (w, row) = whole_vectors(w, terms);
     let tiles = pixels.div_ceil(TILE);
     let tasks = g.n * g.groups * tiles;
-    // each task: one image, one group, a tile of pixels; its results are filter by filter
-    let results: Vec<Vec<f32>> = (0..tasks)
+    // each task: one image, one group, a tile of pixels; its sums are filter by filter
+    let results: Vec<Vec<i32>> = (0..tasks)
         .into_par_iter()
         .map(|task| {
             let (image, group, tile) = (task / tiles / g.groups, task / tiles % g.groups, task % tiles);
             let (first, last) = (tile * TILE, pixels.min((tile + 1) * TILE));
             let x = &x[(image * g.c + group * channels) * g.h * g.w..][..channels * g.h * g.w];
-            let windows = gather(g, x, channels, first, last);
-            let mut out = Vec::with_capacity(filters * (last - first));
-            for filter in group * filters..(group + 1) * filters {
-                let w = &w[filter * terms..][..terms];
-                let mut pairs = windows.chunks_exact(2 * terms);
-                for pair in pairs.by_ref() {
-                    let (a, b) = pair.split_at(terms);
-                    out.extend(dot2(w, a, b).map(|sum| finish(filter, sum)));
-                }
-                if !pairs.remainder().is_empty() {
-                    out.push(finish(filter, dot(w, pairs.remainder())));
-                }
-            }
-            out
+            let windows = gather(g, x, row, first, last);
+            let mut sums = vec![0; filters * (last - first)];
+            products(&w[group * filters * row..][..filters * row], &windows, row, &mut sums);
+            sums
         })
         .collect();
     y.par_chunks_mut(pixels).enumerate().for_each(|(plane, y)| {
@@ -85,18 +116,18 @@ pub fn conv(
         let (group, row) = (filter / filters, filter % filters);
         for (tile, y) in y.chunks_mut(TILE).enumerate() {
             let result = &results[(image * g.groups + group) * tiles + tile];
-            y.copy_from_slice(&result[row * y.len()..][..y.len()]);
+            let sums = &result[row * y.len()..][..y.len()];
+            y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = finish(filter, sum));
         }
     });
 }
 
-/// The windows that the output pixels `first .. last` read, one row of `channels x kh x kw` levels each.
-fn gather(g: &ConvGeometry, x: &[i16], channels: usize, first: usize, last: usize) -> Vec<i16> {
+/// The windows that the output pixels `first .. last` read: rows of `row` levels, of which `channels x kh x kw` are used.
+fn gather(g: &ConvGeometry, x: &[i16], row: usize, first: usize, last: usize) -> Vec<i16> {
     let [kh, kw] = g.kernel;
-    let terms = channels * kh * kw;
-    let mut windows = vec![0i16; terms * (last - first)];
+    let mut windows = vec![0i16; row * (last - first)];
     let out_w = g.out_w();
-    for (pixel, window) in (first..last).zip(windows.chunks_mut(terms)) {
+    for (pixel, window) in (first..last).zip(windows.chunks_mut(row)) {
         // position of the window in the padded image
         let (top, left) = (pixel / out_w * g.stride[0], pixel % out_w * g.stride[1]);
         for (c, plane) in x.chunks_exact(g.h * g.w).enumerate() {
