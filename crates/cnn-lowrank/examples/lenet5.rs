@@ -1,4 +1,5 @@
-//! Low rank on LeNet-5: trains it on synthetic stripes, factorizes at several energies, fine-tunes, and compares.
+//! Low rank on LeNet-5: trains it on synthetic stripes, factorizes at several energies, fine-tunes, and
+//! compares.
 //!
 //! `cargo run --release -p cnn-lowrank --example lenet5`
 

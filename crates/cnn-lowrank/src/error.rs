@@ -55,8 +55,8 @@ pub enum LowRankError {
     },
     /// A layer that is already trained under constraints, which its factors could not keep.
     #[error(
-        "layer `{node}` carries the constraint `{constraint}`, which its factors cannot keep: apply low rank first, \
-         then prune or quantize; or leave the layer out (`layers.skip`)"
+        "layer `{node}` carries the constraint `{constraint}`, which its factors cannot keep: apply low rank \
+         first, then prune or quantize; or leave the layer out (`layers.skip`)"
     )]
     Constrained {
         /// The layer.

@@ -1,8 +1,9 @@
 //! Tucker-2 decomposition of the kernel of a convolution.
 //!
-//! `K[m, c, i, j] ~ sum_{r4, r3} U4[m, r4] G[r4, r3, i, j] U3[c, r3]` (Kim et al. 2016, section 3.1, where the input is mode 3 and
-//! the output mode 4). It starts from the truncated HOSVD (De Lathauwer, De Moor & Vandewalle 2000a) and is improved by sweeps of
-//! higher-order orthogonal iteration (2000b), each of which cannot raise the error.
+//! `K[m, c, i, j] ~ sum_{r4, r3} U4[m, r4] G[r4, r3, i, j] U3[c, r3]` (Kim et al. 2016, section 3.1, where
+//! the input is mode 3 and the output mode 4). It starts from the truncated HOSVD (De Lathauwer, De Moor &
+//! Vandewalle 2000a) and is improved by sweeps of higher-order orthogonal iteration (2000b), each of which
+//! cannot raise the error.
 
 use crate::rank::Rank;
 use crate::spectrum::Spectrum;
@@ -111,18 +112,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_error_is_what_is_not_kept(kernel in kernel(), r3 in 1usize..6, r4 in 1usize..6, sweeps in 0usize..3) {
+        fn the_error_is_what_is_not_kept(
+            kernel in kernel(), r3 in 1usize..6, r4 in 1usize..6, sweeps in 0usize..3,
+        ) {
             let tucker = decompose(&kernel, fixed(r3, r4), sweeps).unwrap();
             let error = (tucker.rebuilt() - &kernel.unfolded).norm_squared();
             let total = kernel.unfolded.norm_squared();
             prop_assert!((error - (1.0 - tucker.energy) * total).abs() < 1e-9, "{} {}", error, tucker.energy);
         }
 
-        /// The error of the truncated HOSVD is at most the sum of the tails of both modes (De Lathauwer et al. 2000a,
-        /// property 10).
+        /// The error of the truncated HOSVD is at most the sum of the tails of both modes (De Lathauwer et
+        /// al. 2000a, property 10).
         #[test]
         fn the_error_is_bounded_by_the_tails(kernel in kernel(), r3 in 1usize..6, r4 in 1usize..6) {
-            let tail = |k: &Kernel, r: usize| Spectrum::of(&k.unfolded).unwrap().energies.iter().skip(r).sum::<f64>();
+            let energies = |k: &Kernel| Spectrum::of(&k.unfolded).unwrap().energies;
+            let tail = |k: &Kernel, r: usize| energies(k).iter().skip(r).sum::<f64>();
             let tucker = decompose(&kernel, fixed(r3, r4), 0).unwrap();
             let [k4, k3] = [tucker.core.unfolded.nrows(), tucker.core.channels()];
             let bound = tail(&kernel, k4) + tail(&kernel.exchanged(), k3);

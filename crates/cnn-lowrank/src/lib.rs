@@ -1,15 +1,15 @@
-//! Low-rank factorization of convolutional networks: layers become chains of smaller ordinary layers, so that any platform
-//! runs the result.
+//! Low-rank factorization of convolutional networks: layers become chains of smaller ordinary layers, so that
+//! any platform runs the result.
 //!
-//! - [`Svd`] (`lowrank.svd`): a linear layer becomes two, by truncated singular value decomposition (Eckart & Young 1936; Denton
-//!   et al. 2014, "Exploiting linear structure within convolutional networks").
-//! - [`Tucker2`] (`lowrank.tucker2`): a convolution becomes 1 x 1, `K x K`, 1 x 1, by Tucker decomposition of its channel modes (Kim
-//!   et al. 2016; De Lathauwer, De Moor & Vandewalle 2000, HOSVD and HOOI).
+//! - [`Svd`] (`lowrank.svd`): a linear layer becomes two, by truncated singular value decomposition (Eckart &
+//!   Young 1936; Denton et al. 2014, "Exploiting linear structure within convolutional networks").
+//! - [`Tucker2`] (`lowrank.tucker2`): a convolution becomes 1 x 1, `K x K`, 1 x 1, by Tucker decomposition of
+//!   its channel modes (Kim et al. 2016; De Lathauwer, De Moor & Vandewalle 2000, HOSVD and HOOI).
 //! - [`LowRank`] (`lowrank`): both, for a whole network.
 //!
-//! Ranks come from the energy to keep, or are fixed. A layer is replaced only where that saves, a [`Report`] says what was done
-//! and why not, and training afterwards recovers the accuracy. Apply low rank before pruning and quantization: layers that are
-//! under constraints are refused.
+//! Ranks come from the energy to keep, or are fixed. A layer is replaced only where that saves, a [`Report`]
+//! says what was done and why not, and training afterwards recovers the accuracy. Apply low rank before
+//! pruning and quantization: layers that are under constraints are refused.
 //!
 //! ```
 //! use cnn_core::testing::stripes;

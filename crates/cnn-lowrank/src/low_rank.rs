@@ -9,7 +9,8 @@ use cnn_core::compress::{Selection, read_config, write_config};
 use cnn_core::{Compressor, Config, Graph, Result, Run};
 use serde::{Deserialize, Serialize};
 
-/// [`Svd`](crate::Svd) for linear layers and [`Tucker2`](crate::Tucker2) for convolutions, then one fine-tuning.
+/// [`Svd`](crate::Svd) for linear layers and [`Tucker2`](crate::Tucker2) for convolutions, then one
+/// fine-tuning.
 ///
 /// ```
 /// use cnn_core::testing::lenet5;
@@ -28,7 +29,8 @@ pub struct LowRank {
     pub layers: Selection,
     /// Share of the squared singular values of a linear layer to keep, in `(0, 1]`; 0.9 by default.
     pub linear_energy: f64,
-    /// Share of the squared singular values of each channel mode of a convolution to keep, in `(0, 1]`; 0.9 by default.
+    /// Share of the squared singular values of each channel mode of a convolution to keep, in `(0, 1]`; 0.9
+    /// by default.
     pub conv_energy: f64,
     /// Sweeps of higher-order orthogonal iteration; 3 by default, at most 100.
     pub sweeps: usize,
@@ -63,7 +65,8 @@ impl LowRank {
     /// What would be done to each layer, without doing it.
     ///
     /// # Errors
-    /// Bad settings, no suitable layer among the selected, a layer with constraints or with weights that are not finite.
+    /// Bad settings, no suitable layer among the selected, a layer with constraints or with weights that are
+    /// not finite.
     pub fn plan(&self, graph: &Graph) -> Result<Report> {
         self.check()?;
         self.rules().report(graph)

@@ -4,8 +4,8 @@ use crate::rank::Rank;
 use crate::spectrum::Spectrum;
 use nalgebra::DMatrix;
 
-/// `W ~ (V S^1/2) (S^1/2 U^T)`, cut at a rank (SPEC eq. 3 with `B = W^T = U S V^T`). The singular values are shared evenly, so that
-/// both factors have gradients of the same size when they are trained on.
+/// `W ~ (V S^1/2) (S^1/2 U^T)`, cut at a rank (SPEC eq. 3 with `B = W^T = U S V^T`). The singular values are
+/// shared evenly, so that both factors have gradients of the same size when they are trained on.
 #[derive(Debug)]
 pub(crate) struct Factors {
     /// `S^1/2 U^T`, `[r, in]`: applied first.
@@ -61,7 +61,8 @@ mod tests {
             let r = rank.min(w.nrows().min(w.ncols()));
             prop_assert_eq!(factors.first.shape(), (r, w.ncols()));
             prop_assert_eq!(factors.second.shape(), (w.nrows(), r));
-            let mut singular: Vec<f64> = SVD::new(w.clone(), false, false).singular_values.iter().copied().collect();
+            let svd = SVD::new(w.clone(), false, false);
+            let mut singular: Vec<f64> = svd.singular_values.iter().copied().collect();
             singular.sort_by(|a, b| b.total_cmp(a));
             let tail: f64 = singular.iter().skip(r).map(|s| s * s).sum();
             let error = (&factors.second * &factors.first - &w).norm_squared();

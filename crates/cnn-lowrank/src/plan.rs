@@ -68,8 +68,8 @@ impl Rules<'_> {
         Ok(report)
     }
 
-    /// Factorizes and trains; on an error the graph is as it was. Without a replaced layer there is nothing to recover, and
-    /// no training.
+    /// Factorizes and trains; on an error the graph is as it was. Without a replaced layer there is nothing
+    /// to recover, and no training.
     pub fn apply(&self, graph: &mut Graph, run: &mut Run<'_>, fine_tune: FineTune) -> Result<()> {
         let mut next = graph.clone();
         let report = self.factorize(&mut next)?;
@@ -194,8 +194,9 @@ fn plan_linear(name: &str, linear: &Linear, rank: Rank) -> Result<(LayerReport, 
     Ok((report, Some(chain)))
 }
 
-/// The convolution becomes `name.in` (1 x 1), `name.core` (the window, with stride, padding and dilation) and `name.out`
-/// (1 x 1, with the bias). Padding with zeros before the core is the same as before the first, which has no bias.
+/// The convolution becomes `name.in` (1 x 1), `name.core` (the window, with stride, padding and dilation) and
+/// `name.out` (1 x 1, with the bias). Padding with zeros before the core is the same as before the first,
+/// which has no bias.
 fn plan_conv(
     name: &str,
     conv: &Conv2d,

@@ -2,14 +2,15 @@
 
 use crate::LowRankError;
 
-/// Tail energy, as a share of the whole, that is rounding of 32-bit weights (a relative error of 3e-7) and never counts.
+/// Tail energy, as a share of the whole, that is rounding of 32-bit weights (a relative error of 3e-7) and
+/// never counts.
 const ROUNDING: f64 = 1e-13;
 
 /// The rank at which a spectrum is cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rank {
-    /// The smallest rank whose squared singular values sum to at least this share of all, in `(0, 1]`. 1 keeps everything
-    /// but the rounding of the weights.
+    /// The smallest rank whose squared singular values sum to at least this share of all, in `(0, 1]`. 1
+    /// keeps everything but the rounding of the weights.
     Energy(f64),
     /// This rank, or the full one where that is smaller.
     Fixed(usize),
@@ -90,10 +91,12 @@ mod tests {
     proptest! {
         #[test]
         fn ranks_rise_with_the_energy(
-            mut energies in proptest::collection::vec(0.0f64..10.0, 1..20), a in 0.001f64..=1.0, b in 0.001f64..=1.0,
+            mut energies in proptest::collection::vec(0.0f64..10.0, 1..20),
+            a in 0.001f64..=1.0, b in 0.001f64..=1.0,
         ) {
             energies.sort_by(|x, y| y.total_cmp(x));
-            let (low, high) = (Rank::Energy(a.min(b)).choose(&energies), Rank::Energy(a.max(b)).choose(&energies));
+            let at = |share: f64| Rank::Energy(share).choose(&energies);
+            let (low, high) = (at(a.min(b)), at(a.max(b)));
             prop_assert!(low >= 1 && low <= high && high <= energies.len());
             // what is kept suffices, and one less would not
             let total: f64 = energies.iter().sum();

@@ -14,12 +14,14 @@ pub enum Outcome {
     Unsuited(&'static str),
 }
 
-/// One layer of a report. Weights and multiply-adds are those of the kernel or matrix; the bias stays as it is.
+/// One layer of a report. Weights and multiply-adds are those of the kernel or matrix; the bias stays as it
+/// is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerReport {
     /// The layer's name.
     pub name: String,
-    /// Chosen ranks: `[r]` of a matrix, `[R3, R4]` (input, output) of a kernel; empty if the method does not suit.
+    /// Chosen ranks: `[r]` of a matrix, `[R3, R4]` (input, output) of a kernel; empty if the method does not
+    /// suit.
     pub ranks: Vec<usize>,
     /// The full ranks, in the same order.
     pub full: Vec<usize>,
@@ -66,7 +68,8 @@ impl fmt::Display for Report {
                     };
                     writeln!(
                         f,
-                        "{name}: {what}; rank {ranks:?} of {full:?}, energy {energy:.4}, weights {} -> {}, multiply-adds {} -> {}",
+                        "{name}: {what}; rank {ranks:?} of {full:?}, energy {energy:.4}, \
+                         weights {} -> {}, multiply-adds {} -> {}",
                         weights[0], weights[1], macs[0], macs[1]
                     )?;
                 }

@@ -1,9 +1,9 @@
 //! Singular values and vectors of one side of a matrix, through its Gram matrix.
 //!
-//! With `A = U S V^T`, `A A^T = U S^2 U^T`: the symmetric eigenproblem of the smaller side gives `U` and the energies `S^2`, and
-//! the other factor is `U^T A`, without a division by small singular values. For 500 x 800 that takes a third of the time
-//! of a full SVD. Squaring costs half the digits of an `f64`: singular values below `1e-8` of the largest are lost, which is
-//! beneath the rounding of 32-bit weights.
+//! With `A = U S V^T`, `A A^T = U S^2 U^T`: the symmetric eigenproblem of the smaller side gives `U` and the
+//! energies `S^2`, and the other factor is `U^T A`, without a division by small singular values. For 500 x
+//! 800 that takes a third of the time of a full SVD. Squaring costs half the digits of an `f64`: singular
+//! values below `1e-8` of the largest are lost, which is beneath the rounding of 32-bit weights.
 
 use nalgebra::{DMatrix, SymmetricEigen};
 
@@ -17,8 +17,8 @@ pub(crate) struct Spectrum {
 }
 
 impl Spectrum {
-    /// The left singular vectors and squared singular values of `a`; `None` if the iteration does not end or a value is
-    /// not finite.
+    /// The left singular vectors and squared singular values of `a`; `None` if the iteration does not end or
+    /// a value is not finite.
     pub fn of(a: &DMatrix<f64>) -> Option<Spectrum> {
         if a.iter().any(|v| !v.is_finite()) {
             return None;
@@ -53,7 +53,8 @@ mod tests {
         })) {
             let a = DMatrix::from_row_slice(rows, columns, &values);
             let spectrum = Spectrum::of(&a).unwrap();
-            let mut singular: Vec<f64> = SVD::new(a.clone(), false, false).singular_values.iter().copied().collect();
+            let svd = SVD::new(a.clone(), false, false);
+            let mut singular: Vec<f64> = svd.singular_values.iter().copied().collect();
             singular.sort_by(|x, y| y.total_cmp(x));
             singular.resize(rows, 0.0);
             for (energy, s) in spectrum.energies.iter().zip(&singular) {

@@ -17,12 +17,13 @@ pub(crate) const MAX_SWEEPS: usize = 100;
 
 /// Replaces convolutions by up to three of smaller rank, then fine-tunes.
 ///
-/// The kernel `[m, c, kh, kw]` is decomposed in its two channel modes (Kim et al. 2016, "Compression of deep convolutional
-/// neural networks for fast and low power mobile applications", section 3.1). `conv1` becomes `conv1.in` (1 x 1, `c -> R3`),
-/// `conv1.core` (`kh x kw`, `R3 -> R4`, with stride, padding and dilation) and `conv1.out` (1 x 1, `R4 -> m`, with the bias), at
-/// the cost of SPEC eq. 5 ([`tucker2_macs`]). A mode that stays at its full rank needs no convolution of its own (Kim's
-/// Tucker-1 for the first layer). A layer is replaced only where weights and multiply-adds both fall; grouped and 1 x 1
-/// convolutions stay. [`Tucker2::plan`] says what happens to each.
+/// The kernel `[m, c, kh, kw]` is decomposed in its two channel modes (Kim et al. 2016, "Compression of deep
+/// convolutional neural networks for fast and low power mobile applications", section 3.1). `conv1` becomes
+/// `conv1.in` (1 x 1, `c -> R3`), `conv1.core` (`kh x kw`, `R3 -> R4`, with stride, padding and dilation) and
+/// `conv1.out` (1 x 1, `R4 -> m`, with the bias), at the cost of SPEC eq. 5 ([`tucker2_macs`]). A mode that
+/// stays at its full rank needs no convolution of its own (Kim's Tucker-1 for the first layer). A layer is
+/// replaced only where weights and multiply-adds both fall; grouped and 1 x 1 convolutions stay.
+/// [`Tucker2::plan`] says what happens to each.
 ///
 /// ```
 /// use cnn_core::testing::lenet5;
@@ -41,7 +42,8 @@ pub(crate) const MAX_SWEEPS: usize = 100;
 pub struct Tucker2 {
     /// Which layers; all convolutions by default.
     pub layers: Selection,
-    /// Share of the squared singular values to keep in each mode, in `(0, 1]`; 0.9 by default. Not used when ranks are given.
+    /// Share of the squared singular values to keep in each mode, in `(0, 1]`; 0.9 by default. Not used when
+    /// ranks are given.
     pub energy: f64,
     /// The same ranks `[R3, R4]` (input, output) for all layers, at most the full ones.
     pub ranks: Option<[usize; 2]>,
@@ -91,7 +93,8 @@ impl Tucker2 {
     /// What would be done to each convolution, without doing it.
     ///
     /// # Errors
-    /// Bad settings, no convolution among the selected layers, a layer with constraints or with weights that are not finite.
+    /// Bad settings, no convolution among the selected layers, a layer with constraints or with weights that
+    /// are not finite.
     pub fn plan(&self, graph: &Graph) -> Result<Report> {
         self.check()?;
         self.rules().report(graph)
@@ -142,13 +145,15 @@ pub(crate) fn build(config: Config) -> Result<Box<dyn Compressor>> {
     Ok(Box::new(method))
 }
 
-/// Multiply-adds of a convolution decomposed at the ranks `[R3, R4]` (input, output), for the batch of `g`. SPEC eq. 5:
+/// Multiply-adds of a convolution decomposed at the ranks `[R3, R4]` (input, output), for the batch of `g`.
+/// SPEC eq. 5:
 ///
 /// ```text
 /// N_Tucker = H_in W_in C_in R3 + H_out W_out (R3 R4 K_H K_W + R4 C_out)
 /// ```
 ///
-/// The first term is missing when `R3 = C_in`, the last when `R4 = C_out`: a mode at full rank needs no convolution.
+/// The first term is missing when `R3 = C_in`, the last when `R4 = C_out`: a mode at full rank needs no
+/// convolution.
 ///
 /// ```
 /// use cnn_core::layers::{Conv2d, ConvOptions};

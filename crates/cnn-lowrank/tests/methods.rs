@@ -1,7 +1,6 @@
 //! The methods on whole networks, through the core's public types.
 #![allow(clippy::unwrap_used)] // helpers of tests, too
 
-
 use cnn_core::init::Init;
 use cnn_core::layers::{Activation, Add, Conv2d, ConvOptions, Flatten, GlobalAvgPool, Linear};
 use cnn_core::model_file::{Encoder, deploy_bytes, from_bytes};
