@@ -47,6 +47,13 @@ impl Constraint for Half {
     }
 }
 
+/// True if 16-bit floats can stand for the values: none is off by more than a thousandth of the largest. They cannot when that
+/// lies beyond 65504, or all are below about 3e-5.
+pub fn suits<'a>(values: impl IntoIterator<Item = &'a f32> + Clone) -> bool {
+    let most = values.clone().into_iter().fold(0f32, |most, v| most.max(v.abs()));
+    values.into_iter().all(|&v| (round(v) - v).abs() <= 1e-3 * most)
+}
+
 /// True if every value is a 16-bit float.
 pub fn all_half(values: &[f32]) -> bool {
     values.iter().all(|&v| round(v).to_bits() == v.to_bits())
@@ -87,5 +94,6 @@ mod tests {
         assert!((round(0.1) - 0.1).abs() <= 0.1 / 2048.0);
         assert!(round(f32::NAN).is_nan());
         assert!(!all_half(&[0.1]));
+        assert!(suits(&[0.1, -3e-7, 0.0]) && suits(&[]) && !suits(&[1e-6, 3e-6]) && !suits(&[1.0, 7e4]));
     }
 }

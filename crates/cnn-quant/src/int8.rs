@@ -14,7 +14,7 @@ use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
 /// Images that go through the network at once in calibration: inner activations are large.
-const BATCH: usize = 32;
+const BATCH: usize = 8;
 
 /// 8-bit integers after training: `q = round(a (p - b))`, `p ~ q / a + b` ([`Grid`]).
 ///

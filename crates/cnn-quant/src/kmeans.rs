@@ -54,7 +54,8 @@ pub struct KMeansQuantizer {
     pub per_layer: BTreeMap<String, u8>,
     /// First centroids.
     pub init: Init,
-    /// Centroids and biases are 16-bit floats, in training as in the file.
+    /// Centroids and biases are 16-bit floats, in training as in the file; but 32-bit ones in layers whose values are too
+    /// large or too small for 16 bits.
     pub half: bool,
     /// Epochs in which the centroids (and what else the network trains) are fine-tuned; 0 for none.
     pub epochs: usize,
@@ -120,12 +121,13 @@ impl KMeansQuantizer {
         let zero = nonzero.len() < weights.len();
         let k = (1usize << bits) - usize::from(zero);
         let c = centroids(&nonzero, k, self.init, seed)?;
-        let rounded: Vec<f32> = c.iter().map(|&c| if self.half { half16::round(c) } else { c }).collect();
+        let half = self.half && half16::suits(&c);
+        let rounded: Vec<f32> = c.iter().map(|&c| if half { half16::round(c) } else { c }).collect();
         let index = |&w: &f32| match (zero, w == 0.0) {
             (true, true) => 0,
             _ => (nearest(&rounded, w) + usize::from(zero)) as u8,
         };
-        Codebook::new(weights.map(index), &c, zero, self.half)
+        Codebook::new(weights.map(index), &c, zero, half)
     }
 }
 
@@ -152,7 +154,9 @@ impl Compressor for KMeansQuantizer {
             let tied = self.tie(weight.value(), self.bits_of(&name), run.seed).map_err(|e| e.at(&name))?;
             weight.constrain(Box::new(tied));
             for bias in params.filter(|b| self.half && b.constraints().iter().all(|c| c.kind() != HALF)) {
-                bias.constrain(Box::new(Half));
+                if half16::suits(bias.value()) {
+                    bias.constrain(Box::new(Half));
+                }
             }
         }
         if self.epochs > 0 {

@@ -149,6 +149,22 @@ fn fewer_values_than_centroids_lose_nothing() {
 }
 
 #[test]
+fn values_that_16_bits_cannot_hold_keep_32() {
+    for scale in [1e-7f32, 1e7] {
+        let mut graph = small();
+        let fc = graph.layer_mut::<Linear>("fc").unwrap().unwrap();
+        let scaled = fc.weight().base() * scale;
+        fc.weight_mut().set_base(scaled.clone());
+        let method = KMeansQuantizer { bits: 6, epochs: 0, ..KMeansQuantizer::default() };
+        apply(&method, &mut graph).unwrap();
+        method.pack(&mut graph).unwrap();
+        let fc = graph.layer::<CodebookLinear>("fc").unwrap().unwrap();
+        assert!(cnn_core::tensor::relative_error(fc.dense().weight().value(), &scaled) < 0.05);
+        from_bytes(&deploy_bytes(&graph, false).unwrap(), &registry()).unwrap();
+    }
+}
+
+#[test]
 fn bits_by_pattern() {
     let mut graph = small();
     let method = KMeansQuantizer {
@@ -333,6 +349,9 @@ fn damaged_bytes_give_errors() {
     method.pack(&mut graph).unwrap();
     let good = deploy_bytes(&graph, false).unwrap();
     let registry = registry();
+    // 54 weights and 216, twice each, must be claimed before they are decoded
+    let message = cnn_core::model_file::from_bytes_limited(&good, &registry, 400).unwrap_err().to_string();
+    assert!(message.contains("400 elements"), "{message}");
     let body = good.len() - 4;
     let framed = |mut bytes: Vec<u8>| {
         let sum = crc32fast::hash(&bytes);
