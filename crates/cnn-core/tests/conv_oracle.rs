@@ -71,7 +71,7 @@ fn geometry(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn any_convolution(
         chan in (1usize..4, 1usize..4, 1usize..24, 1usize..40),

@@ -170,3 +170,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_small_file_cannot_ask_for_a_huge_activation() {
+    use cnn_core::layers::AdaptiveAvgPool;
+    let mut graph = Graph::new(&[1, 2, 2]);
+    graph.push("grow", AdaptiveAvgPool { size: [1 << 20, 1 << 20] }).unwrap();
+    let error = from_bytes(&deploy_bytes(&graph, true).unwrap(), &Registry::core()).unwrap_err().to_string();
+    assert!(error.contains("grow") && error.contains("limit"), "{error}");
+}

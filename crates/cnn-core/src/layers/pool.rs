@@ -50,8 +50,9 @@ impl Window {
     fn geometry(&self, input: &[usize]) -> Result<PoolGeometry> {
         let [n, c, h, w] = nchw(input)?;
         let Window { kernel, stride, pad, ceil_mode } = *self;
-        if kernel.contains(&0) || stride.contains(&0) || [h, w].contains(&0) {
-            return Err(Error::Shape("window, step and image are at least 1".into()));
+        let sizes = [kernel, stride, [h, w]].concat();
+        if sizes.iter().any(|&v| v == 0 || v > 1 << 24) {
+            return Err(Error::Shape("window, step and image are at least 1 and at most 2^24".into()));
         }
         let small = |pad: usize, k: usize| pad < k;
         if !(small(pad[0], kernel[0])

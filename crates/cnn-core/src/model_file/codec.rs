@@ -267,6 +267,15 @@ impl<'a> Decoder<'a> {
         Ok(count)
     }
 
+    /// Holds the size of one activation against the limit, on its own.
+    pub(super) fn claim_activation(&self, shape: &[usize]) -> Result<()> {
+        let elements = shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n as u64));
+        match elements.is_some_and(|n| n <= self.limit) {
+            true => Ok(()),
+            false => Err(FormatError::TooLarge { limit: self.limit }.into()),
+        }
+    }
+
     /// Bytes as they are.
     ///
     /// # Errors

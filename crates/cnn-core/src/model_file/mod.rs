@@ -202,7 +202,10 @@ pub(crate) fn decode_graph(from: &mut Decoder<'_>) -> Result<Graph> {
     };
     graph.preprocess = preprocess;
     graph.set_output(output)?;
-    graph.shapes(1)?;
+    for (node, shape) in graph.nodes().iter().zip(graph.shapes(1)?) {
+        // running the network must not take more memory than the file may
+        from.claim_activation(&shape).map_err(|e| e.at(&node.name))?;
+    }
     Ok(graph)
 }
 
