@@ -10,7 +10,7 @@ use crate::targets;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::layers::{Conv2d, Linear};
 use cnn_core::train::Optimizer;
-use cnn_core::{Compressor, Config, Graph, Layer, Param, Result, Run, Selection, Tensor};
+use cnn_core::{Compressor, Config, Graph, Layer, Result, Run, Selection, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use wildmatch::WildMatch;
@@ -160,7 +160,6 @@ impl Compressor for KMeansQuantizer {
             }
         }
         if self.epochs > 0 {
-            forget_momentum(&mut next);
             let mut settings = run.settings.clone();
             settings.epochs = self.epochs;
             // no decay: a centroid is no free weight, and biases need none for so short a time
@@ -205,20 +204,4 @@ fn pack_layer(layer: &dyn Layer) -> Result<Option<Box<dyn Layer>>> {
         Some(linear) => Some(Box::new(CodebookLinear::pack(linear)?)),
         None => None,
     })
-}
-
-/// Drops optimizer state of an earlier training: another rule would misread it.
-fn forget_momentum(graph: &mut Graph) {
-    for node in graph.nodes_mut().iter_mut().filter(|n| !n.layer().params().is_empty()) {
-        if let Some(layer) = node.layer_mut().trainable() {
-            layer.params_mut().into_iter().for_each(forget);
-        }
-    }
-}
-
-fn forget(param: &mut Param) {
-    param.constraints_mut().iter_mut().flat_map(|c| c.params_mut()).for_each(forget);
-    if !param.slots().is_empty() {
-        param.set_base(param.base().clone());
-    }
 }

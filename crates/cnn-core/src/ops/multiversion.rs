@@ -39,7 +39,7 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// The widest instruction set that both this CPU and this crate support.
+/// The instruction set in use, as the macro needs it.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(crate) enum Isa {
@@ -48,20 +48,14 @@ pub(crate) enum Isa {
     Avx512,
 }
 
-/// Detects the instruction set; the standard library caches the CPUID result in an atomic.
+/// That of [`crate::simd::Isa::active`], which was detected and may be forced by `CNN_ISA`.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn isa() -> Isa {
-    if is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-    {
-        Isa::Avx512
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        Isa::Avx2
-    } else {
-        Isa::Baseline
+    match crate::simd::Isa::active().name() {
+        "avx512" => Isa::Avx512,
+        "avx2" => Isa::Avx2,
+        _ => Isa::Baseline,
     }
 }
 

@@ -10,14 +10,17 @@ pub struct Avx512(());
 impl Avx512 {
     /// The token, if the CPU has the instructions.
     pub(super) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx512f")
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma"))
-        .then_some(Avx512(()))
+            && is_x86_feature_detected!("fma");
+        all.then_some(Avx512(()))
     }
 }
 
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn inside<O: SimdOp>(s: Avx512, op: O) -> O::Output {
     op.run(s)
 }

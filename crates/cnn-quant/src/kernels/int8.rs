@@ -5,6 +5,7 @@
 //! the number of threads.
 
 use cnn_core::ops::conv::ConvGeometry;
+use cnn_core::simd::{Isa, Simd, SimdOp};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -28,8 +29,24 @@ fn whole_vectors(rows: &[i16], terms: usize) -> (Cow<'_, [i16]>, usize) {
     (Cow::Owned(out), padded)
 }
 
-/// `sums[i][j] = w_i . x_j` for all rows of `w` and of `x`; the caller knows that they fit 32 bits. Two by two, so that each
-/// value loaded is used twice.
+/// `sums[i][j] = w_i . x_j` for all rows of `w` and of `x`, of `terms` levels each; the caller knows that the sums fit 32 bits.
+struct Products<'a> {
+    w: &'a [i16],
+    x: &'a [i16],
+    terms: usize,
+    sums: &'a mut [i32],
+}
+
+impl SimdOp for Products<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        products(self.w, self.x, self.terms, self.sums);
+    }
+}
+
+/// Two by two, so that each value loaded is used twice.
+#[inline(always)]
 fn products(w: &[i16], x: &[i16], terms: usize, sums: &mut [i32]) {
     let columns = x.len() / terms;
     for (w, sums) in w.chunks(2 * terms).zip(sums.chunks_mut(2 * columns)) {
@@ -46,6 +63,7 @@ fn products(w: &[i16], x: &[i16], terms: usize, sums: &mut [i32]) {
     }
 }
 
+#[inline(always)]
 fn two_by_two(w: [&[i16]; 2], x: [&[i16]; 2]) -> [[i32; 2]; 2] {
     let [mut a, mut b, mut c, mut d] = [0i32; 4];
     for (((&w0, &w1), &x0), &x1) in w[0].iter().zip(w[1]).zip(x[0]).zip(x[1]) {
@@ -70,7 +88,7 @@ pub fn linear(x: &[i16], w: &[i16], terms: usize, y: &mut [f32], finish: impl Fn
         .par_chunks(OUTPUTS * terms)
         .map(|w| {
             let mut sums = vec![0; w.len() / terms * n];
-            products(w, &x, terms, &mut sums);
+            Isa::active().run(Products { w, x: &x, terms, sums: &mut sums });
             sums
         })
         .collect();
@@ -107,7 +125,8 @@ pub fn conv(
             let x = &x[(image * g.c + group * channels) * g.h * g.w..][..channels * g.h * g.w];
             let windows = gather(g, x, row, first, last);
             let mut sums = vec![0; filters * (last - first)];
-            products(&w[group * filters * row..][..filters * row], &windows, row, &mut sums);
+            let w = &w[group * filters * row..][..filters * row];
+            Isa::active().run(Products { w, x: &windows, terms: row, sums: &mut sums });
             sums
         })
         .collect();

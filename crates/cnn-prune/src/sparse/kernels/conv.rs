@@ -7,8 +7,9 @@
 //! rows' ends are computed too and dropped.
 
 use super::super::matrix::SparseMatrix;
-use super::{Isa, TASK};
+use super::TASK;
 use cnn_core::ops::conv::ConvGeometry;
+use cnn_core::simd::{Isa, Simd, SimdOp};
 use rayon::prelude::*;
 
 /// Pixels that are kept in registers.
@@ -132,7 +133,7 @@ fn run(
                 let entries = w.starts()[m]..w.starts()[m + 1];
                 let bias = bias.map_or(0.0, |b| b[m]);
                 let (offsets, values) = (&offsets[entries.clone()], &w.values()[entries]);
-                filter(isa, tile, offsets, values, bias, &padded[n * image..], out);
+                isa.run(Filter { tile, offsets, values, bias, x: &padded[n * image..], out });
                 for (y, out) in y.chunks_exact_mut(out_w).zip(out.chunks(at.width)) {
                     y.copy_from_slice(&out[..out_w]);
                 }
@@ -141,20 +142,22 @@ fn run(
     }
 }
 
-/// The run of one filter in the best version.
-fn filter(isa: Isa, tile: usize, offsets: &[u32], values: &[f32], bias: f32, x: &[f32], out: &mut [f32]) {
-    match isa {
-        Isa::Baseline => tiles(tile, offsets, values, bias, x, out),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the token is proof that the CPU has AVX2.
-        Isa::Avx2(_) => unsafe { tiles_avx2(tile, offsets, values, bias, x, out) },
-    }
+/// The run of one filter.
+struct Filter<'a> {
+    tile: usize,
+    offsets: &'a [u32],
+    values: &'a [f32],
+    bias: f32,
+    x: &'a [f32],
+    out: &'a mut [f32],
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn tiles_avx2(tile: usize, offsets: &[u32], values: &[f32], bias: f32, x: &[f32], out: &mut [f32]) {
-    tiles(tile, offsets, values, bias, x, out);
+impl SimdOp for Filter<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        tiles(self.tile, self.offsets, self.values, self.bias, self.x, self.out);
+    }
 }
 
 #[inline(always)]

@@ -1,7 +1,8 @@
 //! Sparse matrix times a batch of vectors.
 
 use super::super::matrix::SparseMatrix;
-use super::{Isa, TASK};
+use super::TASK;
+use cnn_core::simd::{Isa, Simd, SimdOp};
 use rayon::prelude::*;
 
 /// Images that are multiplied at a time.
@@ -49,19 +50,24 @@ fn block<const B: usize>(
     y.par_iter_mut().with_min_len(TASK.div_ceil(cost)).enumerate().for_each(|(row, y)| {
         let (columns, values) = w.row(row);
         let bias = bias.map_or(0.0, |b| b[row]);
-        match isa {
-            Isa::Baseline => *y = dot(columns, values, bias, x),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the token is proof that the CPU has AVX2.
-            Isa::Avx2(_) => *y = unsafe { dot_avx2(columns, values, bias, x) },
-        }
+        *y = isa.run(Dot { columns, values, bias, x });
     });
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn dot_avx2<const B: usize>(columns: &[u32], values: &[f32], bias: f32, x: &[[f32; B]]) -> [f32; B] {
-    dot(columns, values, bias, x)
+/// [`dot`] on a given instruction set.
+struct Dot<'a, const B: usize> {
+    columns: &'a [u32],
+    values: &'a [f32],
+    bias: f32,
+    x: &'a [[f32; B]],
+}
+
+impl<const B: usize> SimdOp for Dot<'_, B> {
+    type Output = [f32; B];
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) -> [f32; B] {
+        dot(self.columns, self.values, self.bias, self.x)
+    }
 }
 
 /// One row for `B` images. Four sums, since one would wait for each addition.
