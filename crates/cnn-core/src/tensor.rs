@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use ndarray::{ArrayD, IxDyn};
 
 /// Values in row-major order, images as `[n, c, h, w]` (NCHW). Every tensor that enters or leaves a layer is
-/// in standard layout, so that [`slice`] and [`slice_mut`] succeed.
+/// in standard layout, so that [`slice()`] and [`slice_mut`] succeed.
 pub type Tensor = ArrayD<f32>;
 
 /// The values as one contiguous slice.
@@ -19,7 +19,7 @@ pub fn slice(t: &Tensor) -> Result<&[f32]> {
 /// The values as one contiguous mutable slice.
 ///
 /// # Errors
-/// As [`slice`].
+/// As [`slice()`].
 pub fn slice_mut(t: &mut Tensor) -> Result<&mut [f32]> {
     let shape = t.shape().to_vec();
     t.as_slice_mut()

@@ -6,7 +6,7 @@ use super::report::{Measured, Outcome, Row};
 use super::statistics::paired;
 use anyhow::{Context, Result};
 use cnn_core::train::{Progress, TrainSettings, evaluate};
-use cnn_core::{Dataset, Graph, Registry, Run, Tensor, model_file};
+use cnn_core::{Augment, Dataset, Graph, Registry, Run, Tensor, model_file};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
@@ -18,6 +18,8 @@ pub struct Bench<'a> {
     pub registry: &'a Registry,
     /// Images to learn from.
     pub train: &'a dyn Dataset,
+    /// How they are changed at random.
+    pub augment: &'a dyn Augment,
     /// Images for decisions.
     pub validation: &'a dyn Dataset,
     /// Images that figures are measured on.
@@ -71,6 +73,7 @@ impl Bench<'_> {
             let mut graph = baseline.trained.clone();
             let settings = self.fine_tune.clone();
             let mut run = Run::new(self.train, self.validation, settings, self.registry);
+            run.augment = Some(self.augment);
             run.progress = Progress::terminal();
             method.apply(&mut graph, &mut run).context("apply")?;
             method.pack(&mut graph).context("pack")?;
@@ -134,6 +137,7 @@ mod tests {
     use cnn_core::data::batch;
     use cnn_core::testing::{lenet5, stripes};
     use cnn_core::{Compressor, Config};
+    use cnn_data::Shift;
     use serde_json::json;
 
     /// Does nothing, fails, or panics.
@@ -164,6 +168,7 @@ mod tests {
         let bench = Bench {
             registry: &registry,
             train: &data,
+            augment: &Shift::new(1),
             validation: &data,
             test: &data,
             images: vec![batch(&data, &[0]).unwrap().0],

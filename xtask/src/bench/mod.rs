@@ -16,7 +16,7 @@ use cnn_core::data::{Subset, batch};
 use cnn_core::model_file::write_atomically;
 use cnn_core::train::{CrossEntropy, Progress, TrainData, train};
 use cnn_core::{Dataset, Graph, NetworkOptions, Registry, Tensor};
-use cnn_data::Splits;
+use cnn_data::{Shift, Splits, augment::black, mnist::preprocess};
 use latency::Rounds;
 use measure::Bench;
 use plan::{BASELINE, Budget, Entry, NETWORK};
@@ -24,6 +24,9 @@ use plot::{Labels, Point};
 use report::{Data, Measured, Outcome, Report, Row, Settings};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// Pixels by which training images are moved at random.
+const SHIFT: usize = 2;
 
 /// What to run and where.
 #[derive(Debug, Args)]
@@ -78,6 +81,7 @@ pub fn run(options: &Options) -> Result<bool> {
         if options.smoke { Rounds { rounds: 6, images: 10 } } else { Rounds { rounds: 30, images: 20 } };
     let images: Vec<Tensor> =
         (0..rounds.images.min(test.len())).map(|i| Ok(batch(&test, &[i])?.0)).collect::<Result<_>>()?;
+    let shift = Shift { max: SHIFT, fill: black(&preprocess()) };
     let original_bytes = 4 * network(&registry, options.seed)?.cost()?.params;
     let settings = budget(options.seed);
     let mut report = Report::new(
@@ -91,6 +95,7 @@ pub fn run(options: &Options) -> Result<bool> {
             threads,
             baseline: settings.baseline(),
             fine_tune: settings.fine_tune(),
+            augment: format!("shifted by up to {SHIFT} pixels"),
             latency: rounds,
         },
     );
@@ -99,6 +104,7 @@ pub fn run(options: &Options) -> Result<bool> {
         let bench = Bench {
             registry: &registry,
             train: &train,
+            augment: &shift,
             validation: &validation,
             test: &test,
             images: images.clone(),
@@ -122,7 +128,8 @@ fn one_seed(bench: &Bench<'_>, budget: Budget, entries: &[Entry]) -> Result<Vec<
     let settings = budget.baseline();
     let start = Instant::now();
     let mut graph = network(bench.registry, budget.seed)?;
-    let data = TrainData { train: bench.train, validation: None, augment: None, checkpoint: None };
+    let data =
+        TrainData { train: bench.train, validation: None, augment: Some(bench.augment), checkpoint: None };
     train(&mut graph, data, &settings, &mut CrossEntropy::default(), &mut [], &Progress::terminal())
         .context("training the baseline")?;
     let seconds = start.elapsed().as_secs_f64();

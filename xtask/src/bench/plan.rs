@@ -31,7 +31,7 @@ impl Budget {
         TrainSettings {
             epochs: if self.smoke { 3 } else { 20 },
             batch: 64,
-            optimizer: Optimizer::sgd(0.05, 5e-4),
+            optimizer: Optimizer::sgd(0.01, 5e-4),
             schedule: Schedule::Cosine,
             clip: None,
             seed: self.seed,
@@ -93,15 +93,16 @@ pub fn entries(budget: Budget) -> Vec<Entry> {
     // the first layer has few weights, and accuracy hangs on them
     let prune = || {
         let ratios = json!({ "conv1": 0.35, "conv2": 0.88, "fc1": 0.94, "fc2": 0.8 });
-        ("prune.magnitude", json!({ "ratios": ratios, "rounds": 4, "epochs": e(2), "final_epochs": e(4) }))
+        ("prune.magnitude", json!({ "ratios": ratios, "rounds": 5, "epochs": e(2), "final_epochs": e(8) }))
     };
     let kmeans = || ("quant.kmeans", json!({ "bits": 4, "epochs": e(3) }));
+    // few weights are left, so that a bit more for each costs little
+    let share = || ("quant.kmeans", json!({ "bits": 5, "per_layer": { "conv*": 6 }, "epochs": e(3) }));
     let int8 = || ("quant.int8", json!({ "calibration": 256 }));
-    let low_rank = || ("lowrank", json!({ "linear_energy": 0.7, "conv_energy": 0.8, "epochs": e(4) }));
-    let separable = || ("light.separable", json!({ "epochs": e(4) }));
+    let low_rank = || ("lowrank", json!({ "linear_energy": 0.7, "conv_energy": 0.8, "epochs": e(8) }));
+    let separable = || ("light.separable", json!({ "epochs": e(8) }));
     let student = |alpha: f64| {
-        let config =
-            json!({ "student": NETWORK, "width": 0.4, "epochs": e(20), "rate": 0.05, "alpha": alpha });
+        let config = json!({ "student": NETWORK, "width": 0.4, "epochs": e(20), "alpha": alpha });
         ("distill.soft_targets", config)
     };
     let teacher = || ("distill.teacher", json!({}));
@@ -116,10 +117,10 @@ pub fn entries(budget: Budget) -> Vec<Entry> {
         entry("student-labels", "distill", vec![student(0.0)]),
         entry("separable", "light", vec![separable()]),
         // Han, Mao & Dally 2016: the Huffman code is in the file
-        entry("deep-compression", "hybrid", vec![prune(), kmeans()]),
+        entry("deep-compression", "hybrid", vec![prune(), share()]),
         // the same, retrained with the baseline as teacher
-        entry("taught-deep-compression", "hybrid", vec![teacher(), prune(), kmeans()]),
-        entry("student-deep-compression", "hybrid", vec![student(0.7), prune(), kmeans()]),
+        entry("taught-deep-compression", "hybrid", vec![teacher(), prune(), share()]),
+        entry("student-deep-compression", "hybrid", vec![student(0.7), prune(), share()]),
         entry("low-rank-int8", "hybrid", vec![low_rank(), int8()]),
     ]
 }

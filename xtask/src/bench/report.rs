@@ -64,6 +64,8 @@ pub struct Settings {
     pub baseline: TrainSettings,
     /// What methods are lent to fine-tune with (for the first seed).
     pub fine_tune: TrainSettings,
+    /// How training images are changed at random, for the baseline and for all methods.
+    pub augment: String,
     /// How latency is measured.
     pub latency: Rounds,
 }
@@ -279,8 +281,8 @@ impl Report {
         let (d, s, h) = (&self.data, &self.settings, &self.host);
         let mut notes = vec![
             format!(
-                "{}; {} images to train on, {} for decisions, {} to test on.",
-                d.source, d.train, d.validation, d.test
+                "{}; {} images to train on ({}), {} for decisions, {} to test on; the last epoch counts.",
+                d.source, d.train, s.augment, d.validation, d.test
             ),
             format!(
                 "{}, {} threads of {} cores; {}; {}; revision {}; {}.",
@@ -391,6 +393,7 @@ pub mod tests {
             threads: 2,
             baseline: train.clone(),
             fine_tune: train,
+            augment: "as they are".into(),
             latency: Rounds { rounds: 1, images: 1 },
         };
         let data = Data { source: "digits".into(), train: 1, validation: 1, test: 2 };

@@ -1,7 +1,7 @@
 //! One vocabulary of vector operations, chosen at run time.
 //!
 //! Kernels are written once against [`Simd`] and instantiated per instruction
-//! set. A token type ([`scalar::Scalar`], `Avx2`, `Avx512`) exists only after
+//! set. A token type (`Scalar`, `Avx2`, `Avx512`) exists only after
 //! the CPU was asked, so holding one is the proof that its instructions may run.
 
 #[cfg(target_arch = "x86_64")]

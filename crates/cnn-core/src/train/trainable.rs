@@ -20,7 +20,7 @@ pub trait Trainable {
     fn forward(&mut self, inputs: &mut [Input<'_>], step: &mut Step<'_>) -> Result<Tensor>;
 
     /// The gradients with respect to the inputs, one for each (`None` where [`Backward::wanted`] is false), adding
-    /// those of the parameters to [`Param::grad_mut`].
+    /// those of the parameters to [`Param::write_grad`].
     ///
     /// # Errors
     /// If something that was asked for in `needs` is missing.
