@@ -89,7 +89,7 @@ where
         .x_desc(labels.cost)
         .y_desc(labels.accuracy)
         .x_labels(20)
-        .x_label_formatter(&|v| short(*v))
+        .x_label_formatter(&|v| if leading(*v) { short(*v) } else { String::new() })
         .y_label_formatter(&|v| format!("{v:.1}"))
         .draw()?;
 
@@ -139,6 +139,12 @@ fn least(values: impl Iterator<Item = f64>) -> f64 {
 
 fn most(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// True for 1, 2 and 5 times a power of ten: on a log axis the labels between them would overlap.
+fn leading(v: f64) -> bool {
+    let mantissa = v / 10f64.powf(v.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].iter().any(|m| (mantissa - m).abs() < 1e-6)
 }
 
 /// A number on the cost axis: `20 k`, `1.5 M`, `0.05`.
