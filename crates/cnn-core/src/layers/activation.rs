@@ -1,8 +1,7 @@
 //! Elementwise activation functions.
 
 use super::{one, one_shape};
-use crate::cost::Cost;
-use crate::layer::{ChannelRule, Keep, Layer};
+use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::activation::{ActivationFn, Saved, activation, activation_backward, activation_in_place};
 use crate::tensor::{Tensor, slice, slice_mut, zeros};
@@ -52,10 +51,6 @@ impl Layer for Activation {
         Ok(y)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         out.byte(match self.function {
             ActivationFn::Relu => 0,
@@ -72,21 +67,8 @@ impl Layer for Activation {
         Ok(())
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
-
-    fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
-        ChannelRule::Same
-    }
-
-    fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
-        Ok(())
-    }
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for Activation {

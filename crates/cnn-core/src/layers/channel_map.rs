@@ -1,7 +1,6 @@
 //! Rearranging channels: shuffle, slice, zero padding.
 
 use super::one;
-use crate::cost::Cost;
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::gather::{gather_channels, gather_channels_backward};
@@ -121,10 +120,6 @@ impl Layer for ChannelMap {
         Ok(y)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     /// A shuffle or a padding in a few bytes, any other map as a list.
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         let c = self.channels;
@@ -148,14 +143,6 @@ impl Layer for ChannelMap {
         self.map.iter().try_for_each(|m| out.uint(m.map_or(0, |c| c + 1)))
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(self.clone())
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
-
     fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
         ChannelRule::Gather(self.map.clone())
     }
@@ -174,6 +161,8 @@ impl Layer for ChannelMap {
         }
         Ok(())
     }
+
+    without_parameters!();
 }
 
 impl Trainable for ChannelMap {

@@ -1,6 +1,5 @@
 //! Layers with several inputs: residual addition, multiplication with broadcasting, concatenation.
 
-use crate::cost::Cost;
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::concat::{concat_channels, split_channels};
@@ -42,29 +41,12 @@ impl Layer for Add {
         Ok(y)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
         Ok(())
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
-
-    fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
-        ChannelRule::Same
-    }
-
-    fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
-        Ok(())
-    }
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for Add {
@@ -137,20 +119,8 @@ impl Layer for Mul {
         Ok(y)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
         Ok(())
-    }
-
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
     }
 
     fn channels(&self, inputs: &[&[usize]]) -> ChannelRule {
@@ -163,6 +133,8 @@ impl Layer for Mul {
     fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
         Ok(())
     }
+
+    without_parameters!();
 }
 
 impl Trainable for Mul {
@@ -234,20 +206,8 @@ impl Layer for Concat {
         Ok(y)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
         Ok(())
-    }
-
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
     }
 
     fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
@@ -257,6 +217,8 @@ impl Layer for Concat {
     fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
         Ok(())
     }
+
+    without_parameters!();
 }
 
 impl Trainable for Concat {

@@ -1,5 +1,35 @@
 //! The trainable layers.
 
+/// What a layer without parameters says of its cost, its copies and its training.
+macro_rules! without_parameters {
+    () => {
+        fn cost(&self, _inputs: &[&[usize]]) -> crate::Result<crate::Cost> {
+            Ok(crate::Cost::default())
+        }
+
+        fn clone_box(&self) -> Box<dyn crate::Layer> {
+            Box::new(Self::clone(self))
+        }
+
+        fn trainable(&mut self) -> Option<&mut dyn crate::train::Trainable> {
+            Some(self)
+        }
+    };
+}
+
+/// Output channel `c` is input channel `c`, and there is nothing to slice.
+macro_rules! same_channels {
+    () => {
+        fn channels(&self, _inputs: &[&[usize]]) -> crate::ChannelRule {
+            crate::ChannelRule::Same
+        }
+
+        fn select(&mut self, _keep: crate::Keep<'_>) -> crate::Result<()> {
+            Ok(())
+        }
+    };
+}
+
 mod activation;
 mod batch_norm;
 mod channel_map;

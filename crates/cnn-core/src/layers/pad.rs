@@ -1,8 +1,7 @@
 //! Spatial padding with a constant.
 
 use super::one;
-use crate::cost::Cost;
-use crate::layer::{ChannelRule, Keep, Layer};
+use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::pad::{crop_spatial, pad_spatial};
 use crate::tensor::{Tensor, nchw, slice, slice_mut, zeros};
@@ -54,31 +53,14 @@ impl Layer for Pad {
         Ok(y)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         self.pad.iter().try_for_each(|&n| out.uint(n))?;
         out.float(self.value);
         Ok(())
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
-
-    fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
-        ChannelRule::Same
-    }
-
-    fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
-        Ok(())
-    }
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for Pad {

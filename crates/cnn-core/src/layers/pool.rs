@@ -1,8 +1,7 @@
 //! Max and average pooling.
 
 use super::one;
-use crate::cost::Cost;
-use crate::layer::{ChannelRule, Keep, Layer};
+use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::adaptive_pool::{
     adaptive_avg_pool, adaptive_avg_pool_backward, global_avg_pool, global_avg_pool_backward,
@@ -119,31 +118,6 @@ impl MaxPool2d {
     }
 }
 
-/// The methods that all pooling layers share: no parameters, channels pass.
-macro_rules! pooling {
-    () => {
-        fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-            Ok(Cost::default())
-        }
-
-        fn clone_box(&self) -> Box<dyn Layer> {
-            Box::new(*self)
-        }
-
-        fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-            Some(self)
-        }
-
-        fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
-            ChannelRule::Same
-        }
-
-        fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
-            Ok(())
-        }
-    };
-}
-
 impl Layer for MaxPool2d {
     fn kind(&self) -> &'static str {
         "max_pool2d"
@@ -165,7 +139,8 @@ impl Layer for MaxPool2d {
         self.window.encode(out, false)
     }
 
-    pooling!();
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for MaxPool2d {
@@ -238,7 +213,8 @@ impl Layer for AvgPool2d {
         self.window.encode(out, self.count_include_pad)
     }
 
-    pooling!();
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for AvgPool2d {
@@ -294,7 +270,8 @@ impl Layer for GlobalAvgPool {
         Ok(())
     }
 
-    pooling!();
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for GlobalAvgPool {
@@ -358,7 +335,8 @@ impl Layer for AdaptiveAvgPool {
         self.size.iter().try_for_each(|&v| out.uint(v))
     }
 
-    pooling!();
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for AdaptiveAvgPool {

@@ -1,7 +1,6 @@
 //! Layers that change the shape and no value.
 
 use super::one;
-use crate::cost::Cost;
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::tensor::{Tensor, elements};
@@ -46,20 +45,8 @@ impl Layer for Flatten {
         reshaped(x.clone(), &self.output_shape(&[x.shape()])?)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
         Ok(())
-    }
-
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
     }
 
     fn channels(&self, inputs: &[&[usize]]) -> ChannelRule {
@@ -72,6 +59,8 @@ impl Layer for Flatten {
     fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
         Ok(())
     }
+
+    without_parameters!();
 }
 
 impl Trainable for Flatten {
@@ -122,21 +111,11 @@ impl Layer for Reshape {
         reshaped(x.clone(), &self.output_shape(&[x.shape()])?)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         out.shape(&self.shape)
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(self.clone())
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
+    without_parameters!();
 }
 
 impl Trainable for Reshape {

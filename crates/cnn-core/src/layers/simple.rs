@@ -2,7 +2,7 @@
 
 use super::one;
 use crate::cost::Cost;
-use crate::layer::{ChannelRule, Keep, Layer};
+use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::dropout::dropout_in_place;
 use crate::tensor::{Tensor, slice_mut};
@@ -77,29 +77,12 @@ impl Layer for Identity {
         Ok(one(inputs)?.clone())
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
         Ok(())
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
-
-    fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
-        ChannelRule::Same
-    }
-
-    fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
-        Ok(())
-    }
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for Identity {
@@ -153,30 +136,13 @@ impl Layer for Dropout {
         Ok(one(inputs)?.clone())
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         out.float(self.p);
         Ok(())
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
-
-    fn channels(&self, _inputs: &[&[usize]]) -> ChannelRule {
-        ChannelRule::Same
-    }
-
-    fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
-        Ok(())
-    }
+    without_parameters!();
+    same_channels!();
 }
 
 impl Trainable for Dropout {

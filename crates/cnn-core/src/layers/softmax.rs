@@ -1,7 +1,6 @@
 //! Softmax over the channel axis.
 
 use super::{one, one_shape};
-use crate::cost::Cost;
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::softmax::{softmax, softmax_backward};
@@ -44,21 +43,11 @@ impl Layer for Softmax {
         Ok(y)
     }
 
-    fn cost(&self, _inputs: &[&[usize]]) -> Result<Cost> {
-        Ok(Cost::default())
-    }
-
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
         Ok(())
     }
 
-    fn clone_box(&self) -> Box<dyn Layer> {
-        Box::new(*self)
-    }
-
-    fn trainable(&mut self) -> Option<&mut dyn Trainable> {
-        Some(self)
-    }
+    without_parameters!();
 }
 
 impl Trainable for Softmax {
