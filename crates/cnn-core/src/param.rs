@@ -74,8 +74,8 @@ pub enum Role {
     Constraint,
 }
 
-/// What an optimizer does to one parameter: role, base values, gradient, state.
-pub type UpdateRule<'a> = dyn FnMut(Role, &mut Tensor, &Tensor, &mut Vec<Tensor>) + 'a;
+/// What an optimizer does to one parameter: role and number of the update (from 1), base values, gradient, state.
+pub type UpdateRule<'a> = dyn FnMut((Role, u64), &mut Tensor, &Tensor, &mut Vec<Tensor>) + 'a;
 
 /// A parameter: base values, the constrained values derived from them, gradient and optimizer state.
 #[derive(Debug, Clone)]
@@ -89,6 +89,8 @@ pub struct Param {
     has_grad: bool,
     /// Optimizer state, each of the shape of `base`, so that it can be sliced with it.
     slots: Vec<Tensor>,
+    /// Updates that the slots have seen.
+    steps: u64,
     constraints: Vec<Box<dyn Constraint>>,
 }
 
@@ -102,6 +104,7 @@ impl Param {
             grad: None,
             has_grad: false,
             slots: Vec::new(),
+            steps: 0,
             constraints: Vec::new(),
         }
     }
@@ -111,9 +114,11 @@ impl Param {
         role: Role,
         base: Tensor,
         slots: Vec<Tensor>,
+        steps: u64,
         constraints: Vec<Box<dyn Constraint>>,
     ) -> Param {
-        let mut param = Param { role, base, value: None, grad: None, has_grad: false, slots, constraints };
+        let mut param =
+            Param { role, base, value: None, grad: None, has_grad: false, slots, steps, constraints };
         param.refresh();
         param
     }
@@ -173,6 +178,13 @@ impl Param {
         }
     }
 
+    /// Sum of the squared gradients, here and in the constraints.
+    pub fn grad_square(&mut self) -> f64 {
+        let own = self.grad().map_or(0.0, |g| g.iter().map(|&g| f64::from(g) * f64::from(g)).sum());
+        let inner = self.constraints.iter_mut().flat_map(|c| c.params_mut());
+        own + inner.map(Param::grad_square).sum::<f64>()
+    }
+
     /// Multiplies the gradient by a factor, here and in the constraints.
     pub fn scale_grad(&mut self, factor: f32) {
         if let Some(grad) = self.grad.as_mut().filter(|_| self.has_grad) {
@@ -191,6 +203,11 @@ impl Param {
         }
     }
 
+    /// Updates since the optimizer's state was last dropped.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Optimizer state.
     pub fn slots(&self) -> &[Tensor] {
         &self.slots
@@ -199,6 +216,7 @@ impl Param {
     /// Forgets the optimizer's state, here and in the constraints: a new training starts without momentum.
     pub fn reset_slots(&mut self) {
         self.slots.clear();
+        self.steps = 0;
         for constraint in &mut self.constraints {
             constraint.params_mut().into_iter().for_each(Param::reset_slots);
         }
@@ -240,6 +258,7 @@ impl Param {
         self.grad = None;
         self.has_grad = false;
         self.slots.clear();
+        self.steps = 0;
         self.refresh();
     }
 
@@ -285,7 +304,8 @@ impl Param {
             }
         }
         if let Some(grad) = self.grad.as_ref().filter(|_| self.has_grad) {
-            rule(self.role, &mut self.base, grad, &mut self.slots);
+            self.steps += 1;
+            rule((self.role, self.steps), &mut self.base, grad, &mut self.slots);
         }
         for constraint in &mut self.constraints {
             constraint.project(&mut self.base);
@@ -300,7 +320,9 @@ impl Param {
     /// # Errors
     /// If an index is out of range or a constraint cannot be sliced.
     pub fn select(&mut self, axis: usize, keep: &[usize]) -> Result<()> {
-        let len = self.base.shape().get(axis).copied().unwrap_or(0);
+        let Some(&len) = self.base.shape().get(axis) else {
+            return Err(Error::Edit(format!("axis {axis} of a parameter of shape {:?}", self.base.shape())));
+        };
         if let Some(&bad) = keep.iter().find(|&&i| i >= len) {
             return Err(Error::Edit(format!("index {bad} of axis {axis} is out of range (size {len})")));
         }

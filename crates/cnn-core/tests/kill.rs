@@ -5,7 +5,7 @@
 use cnn_core::layers::{Activation, BatchNorm, Conv2d, ConvOptions, Dropout, Flatten, GlobalAvgPool, Linear};
 use cnn_core::model_file::{deploy_bytes, write_atomically};
 use cnn_core::testing::stripes;
-use cnn_core::train::{CrossEntropy, Progress, Selection, TrainData, TrainSettings, train};
+use cnn_core::train::{CrossEntropy, EpochRule, Progress, TrainData, TrainSettings, train};
 use cnn_core::{Graph, Registry, init::Init};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,8 +31,8 @@ fn work(directory: &Path) {
     let (path, registry) = (directory.join("state"), Registry::core());
     let checkpoint = Some((path.as_path(), &registry));
     let data = TrainData { train: &images, validation: Some(&validation), augment: None, checkpoint };
-    let selection = Selection::BestOnValidation;
-    let settings = TrainSettings { epochs: 12, batch: 16, selection, ..TrainSettings::default() };
+    let epoch_rule = EpochRule::BestOnValidation;
+    let settings = TrainSettings { epochs: 12, batch: 16, epoch_rule, ..TrainSettings::default() };
     train(&mut graph, data, &settings, &mut CrossEntropy::default(), &mut [], &Progress::quiet()).unwrap();
     write_atomically(&directory.join("done"), &deploy_bytes(&graph, true).unwrap()).unwrap();
 }

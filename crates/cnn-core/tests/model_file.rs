@@ -179,3 +179,52 @@ fn a_small_file_cannot_ask_for_a_huge_activation() {
     let error = from_bytes(&deploy_bytes(&graph, true).unwrap(), &Registry::core()).unwrap_err().to_string();
     assert!(error.contains("grow") && error.contains("limit"), "{error}");
 }
+
+/// Small files that would take much memory or overflow when they are run.
+#[test]
+fn convolutions_of_absurd_geometry_are_refused() {
+    use cnn_core::layers::{Conv2d, ConvOptions};
+    let conv = |options: ConvOptions| Conv2d::new(Tensor::ones(vec![2, 1, 2, 2]), None, options).unwrap();
+    let refused = |options: ConvOptions| {
+        let mut graph = Graph::new(&[1, 1, 1]);
+        graph.push("conv", conv(options)).unwrap_err().to_string()
+    };
+    let far = 1 << 23;
+    let dilated = ConvOptions { dilation: [far, far], pad: [far / 2; 4], ..ConvOptions::default() };
+    assert!(refused(dilated).contains("too large"), "{}", refused(dilated));
+    let overflowing = ConvOptions { pad: [usize::MAX; 4], ..ConvOptions::default() };
+    assert!(refused(overflowing).contains("does not fit"));
+    // a step beyond the image is allowed, as elsewhere: there is one output, and no memory is taken for the step
+    let mut graph = Graph::new(&[2, 3, 3]);
+    let options = ConvOptions { stride: [usize::MAX, 1 << 40], groups: 2, ..ConvOptions::default() };
+    graph.push("conv", conv(options)).unwrap();
+    let back = from_bytes(&deploy_bytes(&graph, true).unwrap(), &Registry::core()).unwrap();
+    assert_eq!(
+        back.infer(&Tensor::ones(vec![1, 2, 3, 3])).unwrap(),
+        Tensor::from_elem(vec![1, 2, 1, 1], 4.0)
+    );
+}
+
+#[test]
+fn a_node_may_read_another_twice() {
+    use cnn_core::layers::{Add, Concat};
+    let mut graph = Graph::new(&[1, 2, 2]);
+    graph.add("three", Concat, &["input", "input", "input"]).unwrap();
+    graph.add("double", Add, &["three", "three"]).unwrap();
+    let back = from_bytes(&deploy_bytes(&graph, false).unwrap(), &Registry::core()).unwrap();
+    let x = Tensor::ones(vec![1, 1, 2, 2]);
+    assert_eq!(back.infer(&x).unwrap(), graph.infer(&x).unwrap());
+    assert_eq!(back.nodes()[0].name, "input");
+}
+
+#[cfg(unix)]
+#[test]
+fn files_can_be_read_by_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, usual) = (dir.path().join("net.cnn"), dir.path().join("usual"));
+    model_file::save(&lenet5(1).unwrap(), &ours).unwrap();
+    std::fs::write(&usual, b"").unwrap();
+    let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&ours), mode(&usual));
+}

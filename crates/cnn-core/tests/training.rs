@@ -6,10 +6,12 @@ use cnn_core::layers::*;
 use cnn_core::model_file::deploy_bytes;
 use cnn_core::testing::stripes;
 use cnn_core::train::{
-    CrossEntropy, EpochInfo, History, Hook, Optimizer, Progress, Selection, StepInfo, TrainData,
-    TrainSettings, evaluate, train,
+    CrossEntropy, EpochInfo, EpochRule, History, Hook, Optimizer, Progress, Schedule, StepInfo, TrainData,
+    TrainSettings, accuracy, evaluate, train,
 };
-use cnn_core::{Augment, Constraint, Decoder, Encoder, Error, Graph, Registry, Result, Tensor, init::Init};
+use cnn_core::{
+    Augment, Constraint, Decoder, Encoder, Error, Graph, Param, Registry, Result, Role, Tensor, init::Init,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -196,14 +198,14 @@ fn resuming_gives_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let mut registry = Registry::core();
     registry.constraint("test.grid", decode_grid);
-    for selection in [Selection::LastEpoch, Selection::BestOnValidation] {
+    for epoch_rule in [EpochRule::LastEpoch, EpochRule::BestOnValidation] {
         for optimizer in [Optimizer::sgd(0.02, 1e-4), Optimizer::adamw(0.003, 0.01)] {
-            let settings = TrainSettings { selection, optimizer, ..settings() };
+            let settings = TrainSettings { epoch_rule, optimizer, ..settings() };
             let (whole, history) =
                 run(constrained(), &settings, None, &mut [Box::new(Refine::default())]).unwrap();
             // 7 steps an epoch: killed in the first, second and last epoch
             for fail_at in [3, 8, 25] {
-                let path = dir.path().join(format!("{selection:?}{fail_at}{}", optimizer.rate()));
+                let path = dir.path().join(format!("{epoch_rule:?}{fail_at}{}", optimizer.rate()));
                 let at = Some((path.as_path(), &registry));
                 let killed = Refine { steps: 0, fail_at: Some(fail_at) };
                 let error = run(constrained(), &settings, at, &mut [Box::new(killed)]).unwrap_err();
@@ -298,6 +300,8 @@ fn bad_input_is_refused() {
     };
     check(TrainSettings { batch: 0, ..settings() }, "batch");
     check(TrainSettings { clip: Some(f32::NAN), ..settings() }, "clip");
+    let falling = Schedule::Step { at: vec![1], factor: f32::NAN };
+    check(TrainSettings { schedule: falling, ..settings() }, "schedule");
     check(TrainSettings { optimizer: Optimizer::sgd(f32::INFINITY, 0.0), ..settings() }, "optimizer");
     let empty = MemoryDataset::new(Tensor::zeros(vec![0, 1, 8, 8]), vec![], 4).unwrap();
     let wrong = stripes(8, [3, 8, 8], 4, 0).unwrap();
@@ -313,9 +317,94 @@ fn bad_input_is_refused() {
     assert!(evaluate(&network(), &empty).is_err());
     let mut graph = network();
     graph.push("alone", Softmax).unwrap();
-    let best = TrainSettings { selection: Selection::BestOnValidation, ..settings() };
+    let best = TrainSettings { epoch_rule: EpochRule::BestOnValidation, ..settings() };
     let data = images();
     let data = TrainData { train: &data, validation: None, augment: None, checkpoint: None };
     let error = train(&mut graph, data, &best, &mut CrossEntropy::default(), &mut [], &Progress::quiet());
     assert!(error.unwrap_err().to_string().contains("validation"));
+}
+
+/// A learned scale: its gradient is large, that of the weight is small.
+#[derive(Debug, Clone)]
+struct Scale(Param);
+
+impl Constraint for Scale {
+    fn kind(&self) -> &'static str {
+        "test.scale"
+    }
+    fn materialize(&self, w: &mut Tensor) {
+        let scale = self.0.value()[[0]];
+        w.mapv_inplace(|v| v * scale);
+    }
+    fn pull_back(&mut self, input: &Tensor, grad: &mut Tensor) {
+        let dot = 1000.0 * (input * &*grad).sum();
+        self.0.write_grad(|g| g[0] = dot);
+        grad.fill(0.0);
+    }
+    fn params_mut(&mut self) -> Vec<&mut Param> {
+        vec![&mut self.0]
+    }
+    fn select(&mut self, _axis: usize, _keep: &[usize]) -> Result<()> {
+        Ok(())
+    }
+    fn encode(&self, out: &mut Encoder) -> Result<()> {
+        out.param(&self.0)
+    }
+    fn clone_box(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn parameters_of_constraints_are_clipped_too() {
+    let mut graph = network();
+    let scale = Param::new(Role::Constraint, Tensor::ones(vec![1]));
+    graph.layer_mut::<Conv2d>("conv2").unwrap().unwrap().weight_mut().constrain(Box::new(Scale(scale)));
+    let settings = TrainSettings {
+        epochs: 1,
+        batch: 200,
+        clip: Some(1e-3),
+        optimizer: Optimizer::sgd(1.0, 0.0),
+        schedule: Schedule::Constant,
+        ..settings()
+    };
+    let (trained, _) = run(graph, &settings, None, &mut []).unwrap();
+    let weight = trained.layer::<Conv2d>("conv2").unwrap().unwrap().weight();
+    let moved = weight.constraints()[0].downcast_ref::<Scale>().unwrap().0.value()[[0]] - 1.0;
+    assert!(moved != 0.0 && moved.abs() <= 1.1e-3, "{moved}");
+}
+
+/// Forgets everything after each epoch.
+#[derive(Debug)]
+struct Destroy;
+
+impl Hook for Destroy {
+    fn name(&self) -> &'static str {
+        "test.destroy"
+    }
+    fn on_epoch(&mut self, graph: &mut Graph, _at: &EpochInfo) -> Result<()> {
+        graph.layer_mut::<Linear>("fc")?.unwrap().weight_mut().set_base(Tensor::zeros(vec![4, 128]));
+        Ok(())
+    }
+}
+
+#[test]
+fn the_best_network_is_the_one_that_was_measured() {
+    let settings = TrainSettings { epoch_rule: EpochRule::BestOnValidation, ..settings() };
+    let (graph, history) = run(network(), &settings, None, &mut [Box::new(Destroy)]).unwrap();
+    let best = history.epochs.iter().filter_map(|e| e.validation).fold(0.0, f64::max);
+    assert!(best > 0.3, "{history:?}");
+    assert_eq!(accuracy(&graph, &stripes(80, [1, 8, 8], 4, 2).unwrap()).unwrap(), best);
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, registry) = (dir.path().join("state"), Registry::core());
+    let at = Some((path.as_path(), &registry));
+    run(network(), &TrainSettings { epochs: 1, ..settings() }, at, &mut []).unwrap();
+    let mut other = network();
+    other.layer_mut::<Linear>("fc").unwrap().unwrap().bias_mut().unwrap().set_base(Tensor::ones(vec![4]));
+    let error = run(other, &TrainSettings { epochs: 1, ..settings() }, at, &mut []).unwrap_err().to_string();
+    assert!(error.contains("network"), "{error}");
 }

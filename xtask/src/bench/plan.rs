@@ -1,7 +1,7 @@
 //! What the benchmark runs: rows made of registered methods and their configurations.
 
 use anyhow::{Result, bail};
-use cnn_core::train::{Optimizer, Schedule, Selection, TrainSettings};
+use cnn_core::train::{EpochRule, Optimizer, Schedule, TrainSettings};
 use cnn_core::{Chain, Compressor, Config, Registry};
 use serde_json::json;
 
@@ -35,7 +35,7 @@ impl Budget {
             schedule: Schedule::Cosine,
             clip: None,
             seed: self.seed,
-            selection: Selection::LastEpoch,
+            epoch_rule: EpochRule::LastEpoch,
         }
     }
 

@@ -69,7 +69,7 @@ impl Stepper {
             bail!("the loss of step {} is not finite: its time would mean nothing", self.done);
         }
         self.done += 1;
-        self.optimizer.step(&mut self.graph, self.done, 1.0);
+        self.optimizer.step(&mut self.graph, 1.0);
         Ok(())
     }
 }

@@ -96,8 +96,13 @@ impl Graph {
         if self.nodes.iter().any(|n| n.name == name) {
             return Err(Error::DuplicateNode(name));
         }
-        self.nodes.push(Node { name, inputs, layer: Arc::from(layer) });
+        self.append_unchecked(name, layer, inputs);
         Ok(())
+    }
+
+    /// As [`Graph::append`], for a caller that knows the name to be new.
+    pub(crate) fn append_unchecked(&mut self, name: String, layer: Box<dyn Layer>, inputs: Vec<usize>) {
+        self.nodes.push(Node { name, inputs, layer: Arc::from(layer) });
     }
 
     /// The nodes in execution order; the first one is the input.

@@ -97,7 +97,7 @@ impl BatchNorm {
     /// Checks a shape `[n, c, ...]` and returns the batch size and the size of a plane.
     fn check(&self, shape: &[usize]) -> Result<(usize, usize)> {
         match shape {
-            [n, c, rest @ ..] if *c == self.mean.len() => Ok((*n, elements(rest))),
+            [n, c, rest @ ..] if *c == self.mean.len() && elements(rest) > 0 => Ok((*n, elements(rest))),
             other => {
                 Err(Error::Shape(format!("normalization of {} channels got {other:?}", self.mean.len())))
             }
@@ -202,10 +202,10 @@ impl Trainable for BatchNorm {
         let mut y = step.pool.take(x.shape());
         bn_apply(values, slice_mut(&mut y)?, hw, &scale, &shift);
 
-        // the running variance is the unbiased one
+        // the running variance is the unbiased one; a single value says nothing of it
         let m = (n * hw) as f32;
-        let unbiased = if m > 1.0 { m / (m - 1.0) } else { 1.0 };
-        for c in 0..c {
+        let unbiased = m / (m - 1.0);
+        for c in (0..c).filter(|_| m > 1.0) {
             self.mean[c] += self.momentum * (mean[c] - self.mean[c]);
             self.var[c] += self.momentum * (unbiased * var[c] - self.var[c]);
         }

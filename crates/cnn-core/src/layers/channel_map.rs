@@ -48,6 +48,9 @@ impl ChannelMap {
     /// # Errors
     /// If there are not so many.
     pub fn slice(channels: usize, first: usize, count: usize) -> Result<ChannelMap> {
+        if count > channels {
+            return Err(Error::Shape(format!("a slice of {count} of {channels} channels")));
+        }
         ChannelMap::new(channels, (0..count).map(|i| Some(first.saturating_add(i))).collect())
     }
 
@@ -56,6 +59,9 @@ impl ChannelMap {
     /// # Errors
     /// If there are no channels.
     pub fn pad(channels: usize, before: usize, after: usize) -> Result<ChannelMap> {
+        if [channels, before, after].iter().any(|&n| n > 1 << 24) {
+            return Err(Error::Shape(format!("{before} + {channels} + {after} channels are too many")));
+        }
         let zeros = |count| std::iter::repeat_n(None, count);
         ChannelMap::new(channels, zeros(before).chain((0..channels).map(Some)).chain(zeros(after)).collect())
     }
@@ -67,7 +73,7 @@ impl ChannelMap {
 
     fn check(&self, shape: &[usize]) -> Result<usize> {
         match shape {
-            [_, c, rest @ ..] if *c == self.channels => Ok(elements(rest)),
+            [_, c, rest @ ..] if *c == self.channels && elements(rest) > 0 => Ok(elements(rest)),
             other => Err(Error::Shape(format!("a map of {} channels got {other:?}", self.channels))),
         }
     }

@@ -72,22 +72,28 @@ impl ConvOptions {
                 "{c} input and {m} output channels do not divide into {groups} groups"
             )));
         }
+        // the padded size, and by how much it exceeds the kernel: the largest step that makes a difference, plus one
         let fits = |size: usize, before: usize, after: usize, k: usize, d: usize| {
             let reach = (k - 1).checked_mul(d)?.checked_add(1)?;
             let padded = size.checked_add(before)?.checked_add(after)?;
-            (size > 0 && reach <= padded && padded <= 1 << 24).then_some(())
+            (size > 0).then_some((padded, padded.checked_sub(reach)? + 1))
         };
         let vertical = fits(h, pad[0], pad[2], kernel[0], dilation[0]);
         let horizontal = fits(w, pad[1], pad[3], kernel[1], dilation[1]);
-        if vertical.is_none() || horizontal.is_none() {
+        let (Some((padded_h, most_h)), Some((padded_w, most_w))) = (vertical, horizontal) else {
             return Err(Error::Shape(format!(
                 "a kernel of {kernel:?} with dilation {dilation:?} does not fit an input of {h} x {w} padded by {pad:?}"
             )));
+        };
+        let padded = padded_h.checked_mul(padded_w).and_then(|p| p.checked_mul(c));
+        if padded.is_none_or(|p| p > MOST_PADDED) {
+            return Err(Error::Shape(format!("an input of {c} x {h} x {w} padded by {pad:?} is too large")));
         }
+        let stride = [stride[0].min(most_h), stride[1].min(most_w)];
         Ok(ConvGeometry { n, c, h, w, m, kernel, stride, pad, dilation, groups })
     }
 
-    pub(crate) fn check_out(g: &ConvGeometry) -> Vec<usize> {
+    fn out_shape(g: &ConvGeometry) -> Vec<usize> {
         vec![g.n, g.m, g.out_h(), g.out_w()]
     }
 
@@ -148,6 +154,9 @@ impl ConvOptions {
         Ok(options)
     }
 }
+
+/// Elements of a padded image beyond which a convolution is refused: 2 GiB.
+const MOST_PADDED: usize = 1 << 29;
 
 /// Convolution of an NCHW batch with `m` filters of `c / groups x kh x kw` (cross-correlation, as everywhere in the
 /// field). SPEC 1: `H W N K^2 M` multiply-adds.
@@ -326,13 +335,13 @@ impl Layer for Conv2d {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        Ok(ConvOptions::check_out(&self.geometry(one(inputs)?)?))
+        Ok(ConvOptions::out_shape(&self.geometry(one(inputs)?)?))
     }
 
     fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let x = one(inputs)?;
         let g = self.geometry(x.shape())?;
-        let mut y = zeros(&ConvOptions::check_out(&g));
+        let mut y = zeros(&ConvOptions::out_shape(&g));
         let bias = self.bias.as_ref().map(|b| slice(b.value())).transpose()?;
         conv_forward_exact(&g, slice(x)?, slice(self.weight.value())?, bias, slice_mut(&mut y)?);
         Ok(y)
@@ -396,7 +405,7 @@ impl Trainable for Conv2d {
     fn forward(&mut self, inputs: &mut [Input<'_>], step: &mut Step<'_>) -> Result<Tensor> {
         let x = inputs[0].get();
         let g = self.geometry(x.shape())?;
-        let mut y = step.pool.take(&ConvOptions::check_out(&g));
+        let mut y = step.pool.take(&ConvOptions::out_shape(&g));
         let bias = self.bias.as_ref().map(|b| slice(b.value())).transpose()?;
         conv_forward(&g, slice(x)?, slice(self.weight.value())?, bias, slice_mut(&mut y)?);
         Ok(y)

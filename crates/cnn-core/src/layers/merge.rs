@@ -193,7 +193,8 @@ impl Layer for Concat {
             return Err(Error::Shape(format!("{inputs:?} differ in more than the channels")));
         }
         let mut shape = first.to_vec();
-        shape[1] = inputs.iter().map(|s| s[1]).sum();
+        let channels = inputs.iter().try_fold(0usize, |sum, s| sum.checked_add(s[1]));
+        shape[1] = channels.ok_or_else(|| Error::Shape(format!("{inputs:?} have too many channels")))?;
         Ok(shape)
     }
 

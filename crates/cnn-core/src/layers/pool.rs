@@ -53,6 +53,9 @@ impl Window {
         if sizes.iter().any(|&v| v == 0 || v > 1 << 24) {
             return Err(Error::Shape("window, step and image are at least 1 and at most 2^24".into()));
         }
+        if kernel[0] * kernel[1] > 1 << 24 {
+            return Err(Error::Shape(format!("a window of {kernel:?} is too large")));
+        }
         let small = |pad: usize, k: usize| pad < k;
         if !(small(pad[0], kernel[0])
             && small(pad[2], kernel[0])
@@ -255,13 +258,15 @@ impl Layer for GlobalAvgPool {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        let [n, c, ..] = nchw(one(inputs)?)?;
-        Ok(vec![n, c, 1, 1])
+        match nchw(one(inputs)?)? {
+            [_, _, 0, _] | [_, _, _, 0] => Err(Error::Shape("an image is at least 1 x 1".into())),
+            [n, c, ..] => Ok(vec![n, c, 1, 1]),
+        }
     }
 
     fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        let [n, c, h, w] = nchw(one(inputs)?.shape())?;
-        let mut y = zeros(&[n, c, 1, 1]);
+        let [_, _, h, w] = nchw(one(inputs)?.shape())?;
+        let mut y = zeros(&self.output_shape(&[inputs[0].shape()])?);
         global_avg_pool(slice(inputs[0])?, h * w, slice_mut(&mut y)?);
         Ok(y)
     }

@@ -21,7 +21,7 @@ impl Softmax {
 /// Number of channels and of positions.
 fn sizes(shape: &[usize]) -> Result<(usize, usize)> {
     match shape {
-        [_, k, rest @ ..] if *k > 0 => Ok((*k, elements(rest))),
+        [_, k, rest @ ..] if *k > 0 && elements(rest) > 0 => Ok((*k, elements(rest))),
         other => Err(Error::Shape(format!("softmax over the channels of {other:?}"))),
     }
 }

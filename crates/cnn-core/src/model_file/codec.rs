@@ -38,6 +38,12 @@ const WELL_KNOWN: &[&str] = &[
 /// Structures (states of hooks and the like) longer than this are refused.
 const STRUCTURE_LIMIT: usize = 1 << 26;
 
+const MOST_AXES: usize = 8;
+const MOST_SLOTS: usize = 4;
+const MOST_CONSTRAINTS: usize = 16;
+/// Constraints have parameters, which may have constraints.
+const MOST_DEPTH: usize = 4;
+
 /// What a file is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -135,6 +141,7 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::uint`].
     pub fn shape(&mut self, shape: &[usize]) -> Result<()> {
+        within(shape.len(), MOST_AXES, "axes")?;
         self.uint(shape.len())?;
         shape.iter().try_for_each(|&n| self.uint(n))
     }
@@ -170,6 +177,7 @@ impl Encoder {
     /// If the structure refuses to be serialized.
     pub fn structure<T: Serialize>(&mut self, value: &T) -> Result<()> {
         let bytes = bincode::serde::encode_to_vec(value, standard()).map_err(encoding)?;
+        within(bytes.len(), STRUCTURE_LIMIT, "bytes of a structure")?;
         self.blob(&bytes)
     }
 
@@ -190,6 +198,9 @@ impl Encoder {
             return Ok(());
         }
         self.floats(slice(param.base())?);
+        within(param.slots().len(), MOST_SLOTS, "optimizer slots")?;
+        within(param.constraints().len(), MOST_CONSTRAINTS, "constraints")?;
+        self.uint(param.steps() as usize)?;
         self.uint(param.slots().len())?;
         for slot in param.slots() {
             self.floats(slice(slot)?);
@@ -214,11 +225,13 @@ pub struct Decoder<'a> {
     registry: &'a Registry,
     limit: u64,
     claimed: u64,
+    /// Parameters within constraints within parameters.
+    depth: usize,
 }
 
 impl<'a> Decoder<'a> {
     pub(super) fn new(bytes: &'a [u8], purpose: Purpose, registry: &'a Registry, limit: u64) -> Decoder<'a> {
-        Decoder { bytes, at: 0, shared: Vec::new(), purpose, registry, limit, claimed: 0 }
+        Decoder { bytes, at: 0, shared: Vec::new(), purpose, registry, limit, claimed: 0, depth: 0 }
     }
 
     pub(super) fn read_shared(&mut self) -> Result<()> {
@@ -360,7 +373,7 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// If the file ends before.
     pub fn shape(&mut self) -> Result<Vec<usize>> {
-        let axes = self.count(8)?;
+        let axes = self.count(MOST_AXES)?;
         (0..axes).map(|_| self.uint()).collect()
     }
 
@@ -419,11 +432,17 @@ impl<'a> Decoder<'a> {
         if self.purpose == Purpose::Deploy {
             return Ok(Param::new(role, base));
         }
-        let slots = self.count(4)?;
+        let steps = self.uint()? as u64;
+        let slots = self.count(MOST_SLOTS)?;
         let slots = (0..slots).map(|_| self.tensor(shape)).collect::<Result<Vec<_>>>()?;
-        let constraints = self.count(16)?;
+        let constraints = self.count(MOST_CONSTRAINTS)?;
+        self.depth += 1;
+        if self.depth > MOST_DEPTH {
+            return Err(Error::malformed("constraints are nested too deeply"));
+        }
         let constraints = (0..constraints).map(|_| self.constraint()).collect::<Result<Vec<_>>>()?;
-        Ok(Param::restore(role, base, slots, constraints))
+        self.depth -= 1;
+        Ok(Param::restore(role, base, slots, steps, constraints))
     }
 
     fn constraint(&mut self) -> Result<Box<dyn Constraint>> {
@@ -436,6 +455,14 @@ impl<'a> Decoder<'a> {
     pub(super) fn layer(&mut self, kind: &str) -> Result<Box<dyn crate::layer::Layer>> {
         let registry = self.registry;
         registry.decode_layer(kind, self)
+    }
+}
+
+/// What could not be read back must not be written.
+fn within(count: usize, most: usize, what: &str) -> Result<()> {
+    match count <= most {
+        true => Ok(()),
+        false => Err(Error::malformed(format!("{count} {what} cannot be written, at most {most}"))),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::error::FormatError;
 use crate::graph::Graph;
 use crate::registry::Registry;
 use crate::{Error, Result};
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -86,7 +87,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Error::io(directory))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // as for any other file: all may read it, less what the umask says
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(directory).map_err(Error::io(directory))?;
     file.write_all(bytes).map_err(Error::io(path))?;
     file.as_file().sync_all().map_err(Error::io(path))?;
     file.persist(path).map_err(|e| Error::io(path)(e.error))?;
@@ -181,20 +189,28 @@ pub(crate) fn decode_graph(from: &mut Decoder<'_>) -> Result<Graph> {
     };
     let count = from.count(1 << 20)?;
     let mut graph = Graph::empty();
+    let mut names = HashSet::new();
     for at in 0..count {
         let head = from.uint()?;
         let kind = from.kind(head / 4)?;
-        let name = if head & 2 != 0 { from.text()? } else { format!("{kind}_{at}") };
+        let name = match head & 2 {
+            0 if at == 0 => kind.clone(),
+            0 => format!("{kind}_{at}"),
+            _ => from.text()?,
+        };
+        if !names.insert(name.clone()) {
+            return Err(Error::DuplicateNode(name));
+        }
         let mut inputs = default_inputs(at);
         if head & 1 != 0 {
-            let fan_in = from.count(at.min(1 << 16))?;
+            let fan_in = from.count(1 << 16)?;
             inputs = (0..fan_in).map(|_| Ok(at - from.count(at)?)).collect::<Result<Vec<_>>>()?;
             if inputs.contains(&at) {
                 return Err(Error::malformed(format!("node `{name}` reads itself")));
             }
         }
         let layer = from.layer(&kind).map_err(|e| e.at(&name))?;
-        graph.append(name, layer, inputs)?;
+        graph.append_unchecked(name, layer, inputs);
     }
     let output = match from.uint()? {
         0 => count.checked_sub(1).ok_or_else(|| Error::malformed("the graph is empty"))?,

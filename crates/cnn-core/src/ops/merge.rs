@@ -36,18 +36,6 @@ pub fn mul(a: &[f32], a_shape: [usize; 4], b: &[f32], b_shape: [usize; 4], y: &m
     });
 }
 
-/// Writes `da` and `db`, shaped like `a` and `b`, from `dy`, shaped like `y` of [`mul`].
-pub fn mul_backward(
-    (a, a_shape): (&[f32], [usize; 4]),
-    (b, b_shape): (&[f32], [usize; 4]),
-    dy: &[f32],
-    da: &mut [f32],
-    db: &mut [f32],
-) {
-    mul_grad_one(dy, (b, b_shape), a_shape, da);
-    mul_grad_one(dy, (a, a_shape), b_shape, db);
-}
-
 /// The gradient of one side of [`mul`]: `target = Σ dy other`, summed over the axes where
 /// `target_shape` is repeated.
 pub fn mul_grad_one(

@@ -30,6 +30,7 @@ pub mod pad;
 mod parallel;
 pub mod pool;
 mod reduce;
+#[cfg(any(test, feature = "testing"))]
 pub mod reference;
 pub mod softmax;
 mod tasks;

@@ -11,7 +11,6 @@
 //!
 //! A plane is the `hw` values of one image and channel.
 
-use super::activation::relu;
 use super::multiversion::multiversion;
 use super::parallel::for_each_task;
 use super::reduce::{sum_zip, sum_zip2};
@@ -63,24 +62,8 @@ pub fn bn_apply(x: &[f32], y: &mut [f32], hw: usize, scale: &[f32], shift: &[f32
     check_planes(x.len(), hw, scale, shift);
     assert_eq!(x.len(), y.len());
     for_each_task(y, hw, hw, |first, y| {
-        affine(&x[first * hw..][..y.len()], y, first, hw, scale, shift, &|v| v);
+        affine(&x[first * hw..][..y.len()], y, first, hw, scale, shift);
     });
-}
-
-/// `y = max(scale x + shift, 0)` per channel, NaN kept; shapes as [`bn_apply`].
-pub fn bn_apply_relu(x: &[f32], y: &mut [f32], hw: usize, scale: &[f32], shift: &[f32]) {
-    check_planes(x.len(), hw, scale, shift);
-    assert_eq!(x.len(), y.len());
-    for_each_task(y, hw, hw, |first, y| {
-        let x = &x[first * hw..][..y.len()];
-        affine(x, y, first, hw, scale, shift, &relu);
-    });
-}
-
-/// `x = scale x + shift` per channel; shapes as [`bn_apply`].
-pub fn bn_apply_in_place(x: &mut [f32], hw: usize, scale: &[f32], shift: &[f32]) {
-    check_planes(x.len(), hw, scale, shift);
-    for_each_task(x, hw, hw, |first, x| affine_in_place(x, first, hw, scale, shift));
 }
 
 /// Replaces `dy: [n, c, hw]` by `dx` and returns `(dgamma, dbeta)`, each `[c]`.
@@ -196,26 +179,13 @@ multiversion! {
 }
 
 multiversion! {
-    /// `y = f(scale x + shift)`.
-    fn affine<F: Fn(f32) -> f32>(x: &[f32], y: &mut [f32], first: usize, hw: usize,
-                                 scale: &[f32], shift: &[f32], f: &F) {
+    /// `y = scale x + shift`.
+    fn affine(x: &[f32], y: &mut [f32], first: usize, hw: usize, scale: &[f32], shift: &[f32]) {
         let channels = scale.iter().zip(shift).cycle().skip(first % scale.len());
         let planes = x.chunks_exact(hw).zip(y.chunks_exact_mut(hw));
         for ((x, y), (&scale, &shift)) in planes.zip(channels) {
             for (y, &x) in y.iter_mut().zip(x) {
-                *y = f(scale * x + shift);
-            }
-        }
-    }
-}
-
-multiversion! {
-    /// `x = scale x + shift`.
-    fn affine_in_place(x: &mut [f32], first: usize, hw: usize, scale: &[f32], shift: &[f32]) {
-        let channels = scale.iter().zip(shift).cycle().skip(first % scale.len());
-        for (x, (&scale, &shift)) in x.chunks_exact_mut(hw).zip(channels) {
-            for x in x {
-                *x = scale * *x + shift;
+                *y = scale * x + shift;
             }
         }
     }

@@ -29,6 +29,8 @@ fn mask(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()) }
 }
 
+impl super::vector::Sealed for Avx2 {}
+
 // SAFETY of every block below: the token `self` exists only if AVX2 and FMA
 // were detected, and the pointers are as good as the caller of the unsafe
 // methods says they are.

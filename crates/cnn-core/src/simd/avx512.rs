@@ -64,6 +64,8 @@ unsafe fn transpose16(r: &mut [__m512; 16]) {
     }
 }
 
+impl super::vector::Sealed for Avx512 {}
+
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;

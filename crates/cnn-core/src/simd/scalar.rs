@@ -21,6 +21,8 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
 }
 
+impl super::vector::Sealed for Scalar {}
+
 impl Simd for Scalar {
     type V = [f32; LANES];
     const LANES: usize = LANES;

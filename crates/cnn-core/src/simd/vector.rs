@@ -15,8 +15,11 @@ pub trait SimdOp {
 /// Lanes of the widest vector.
 const MOST_LANES: usize = 16;
 
+/// Only the instruction sets of this module have one: the kernels rely on what they promise.
+pub trait Sealed {}
+
 /// An instruction set, represented by a token that proves it is available.
-pub trait Simd: Copy + Send + Sync + 'static {
+pub trait Simd: Sealed + Copy + Send + Sync + 'static {
     /// A vector of [`Simd::LANES`] floats.
     type V: Copy;
     /// Floats in a vector.

@@ -19,8 +19,6 @@ pub(super) struct State {
     pub fingerprint: String,
     /// Epochs done.
     pub epochs_done: usize,
-    /// Optimizer steps done.
-    pub steps: u64,
     /// What happened so far.
     pub records: Vec<EpochRecord>,
     /// Name and state of each hook.
@@ -43,7 +41,9 @@ pub(super) fn write(path: &Path, state: &State, graph: &Graph, best: Option<&Gra
 /// Reads a state and its graphs back.
 pub(super) fn read(path: &Path, registry: &Registry) -> Result<(State, Graph, Option<Graph>)> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let mut from = unframe(&bytes, Purpose::Checkpoint, registry, DEFAULT_LIMIT)?;
+    // a large network with its optimizer state and a second copy may pass the usual limit; the file's own length bounds it
+    let limit = DEFAULT_LIMIT.max(bytes.len() as u64);
+    let mut from = unframe(&bytes, Purpose::Checkpoint, registry, limit)?;
     let state: State = from.structure()?;
     let graph = decode_graph(&mut from)?;
     let best = state.best.map(|_| decode_graph(&mut from)).transpose()?;

@@ -1,8 +1,9 @@
 //! Accuracy over a data set.
 
-use super::objective::{Batch, CrossEntropy, Objective};
+use super::objective::check_logits;
 use crate::data::{Dataset, batch};
 use crate::graph::Graph;
+use crate::ops::cross_entropy::cross_entropy_loss;
 use crate::tensor::slice;
 use crate::{Error, Result};
 
@@ -39,11 +40,10 @@ pub fn evaluate(graph: &Graph, data: &dyn Dataset) -> Result<Evaluation> {
     for ids in all.chunks(BATCH) {
         let (images, labels) = batch(data, ids)?;
         let logits = graph.infer(&images)?;
-        let step = Batch { ids, images: &images, labels: &labels };
-        loss += CrossEntropy::default().loss(&step, &[&logits])?.value * ids.len() as f64;
-        let classes = logits.len() / ids.len();
+        let (logits, classes) = check_logits(&[&logits], &labels)?;
+        loss += cross_entropy_loss(slice(logits)?, &labels, classes, 0.0) * ids.len() as f64;
         correct
-            .extend(slice(&logits)?.chunks(classes).zip(&labels).map(|(z, &label)| argmax(z) == Some(label)));
+            .extend(slice(logits)?.chunks(classes).zip(&labels).map(|(z, &label)| argmax(z) == Some(label)));
     }
     Ok(Evaluation { correct, loss: loss / data.len() as f64 })
 }

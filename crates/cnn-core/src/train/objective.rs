@@ -32,7 +32,8 @@ pub trait Objective: Debug + Send {
         Vec::new()
     }
 
-    /// Called before each epoch, for schedules such as a falling temperature. `epoch` counts from 0.
+    /// Called before each epoch, for schedules such as a falling temperature. `epoch` counts from 0. Nothing of an objective
+    /// is stored in checkpoints: what it does must follow from the epoch and the batch alone.
     fn begin_epoch(&mut self, _epoch: usize, _epochs: usize) {}
 
     /// The loss for the outputs: the network's, then those of [`Objective::nodes`].
@@ -52,7 +53,13 @@ pub struct CrossEntropy {
 
 impl Objective for CrossEntropy {
     fn loss(&mut self, batch: &Batch<'_>, outputs: &[&Tensor]) -> Result<Loss> {
-        let (logits, classes) = logits(outputs, batch.labels)?;
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return Err(Error::invalid(
+                "label smoothing",
+                format!("in [0, 1), got {}", self.label_smoothing),
+            ));
+        }
+        let (logits, classes) = check_logits(outputs, batch.labels)?;
         let mut grad = zeros(logits.shape());
         let value =
             cross_entropy(slice(logits)?, batch.labels, classes, self.label_smoothing, slice_mut(&mut grad)?);
@@ -61,7 +68,7 @@ impl Objective for CrossEntropy {
 }
 
 /// Checks the network's output as logits for the labels, and returns them with the number of classes.
-fn logits<'a>(outputs: &[&'a Tensor], labels: &[usize]) -> Result<(&'a Tensor, usize)> {
+pub(super) fn check_logits<'a>(outputs: &[&'a Tensor], labels: &[usize]) -> Result<(&'a Tensor, usize)> {
     let output = outputs.first().ok_or_else(|| Error::Shape("the loss was given no output".into()))?;
     let [n, rest @ ..] = output.shape() else {
         return Err(Error::Shape("the network's output has no axes".into()));

@@ -1,7 +1,7 @@
 //! Optimizers: from gradients to new base values.
 
 use crate::graph::Graph;
-use crate::param::Role;
+use crate::param::{Param, Role};
 use crate::tensor::{Tensor, zeros};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -83,6 +83,12 @@ impl Optimizer {
                 ([rate, weight_decay, epsilon], [beta1, beta2])
             }
         };
+        if matches!(self, Optimizer::Adam { epsilon: 0.0, .. }) {
+            return Err(Error::invalid(
+                "optimizer",
+                "epsilon must be positive: a gradient of zero would give 0 / 0",
+            ));
+        }
         if nonnegative.iter().any(|v| !v.is_finite() || *v < 0.0) {
             return Err(Error::invalid("optimizer", "rates and decays must be finite and not negative"));
         }
@@ -92,25 +98,14 @@ impl Optimizer {
         }
     }
 
-    /// Moves every parameter of the graph, constraints' own parameters included, once. `step` counts from 1 over the
-    /// whole training; `factor` comes from the schedule.
-    pub fn step(&self, graph: &mut Graph, step: u64, factor: f32) {
-        for node in graph.nodes_mut() {
-            if node.layer().params().is_empty() {
-                continue;
-            }
-            if let Some(layer) = node.layer_mut().trainable() {
-                for param in layer.params_mut() {
-                    param.update(&mut |role, w, g, slots| self.update(role, step, factor, w, g, slots));
-                }
-            }
-        }
+    /// Moves every parameter of the graph, constraints' own parameters included, once. `factor` comes from the schedule.
+    pub fn step(&self, graph: &mut Graph, factor: f32) {
+        for_each_param(graph, |p| p.update(&mut |at, w, g, slots| self.update(at, factor, w, g, slots)));
     }
 
     fn update(
         &self,
-        role: Role,
-        step: u64,
+        (role, step): (Role, u64),
         factor: f32,
         w: &mut Tensor,
         g: &Tensor,
@@ -168,39 +163,40 @@ impl Optimizer {
     }
 }
 
-/// Scales all gradients so that their joint L2 norm is at most `most` (Pascanu et al. 2013). Returns the norm before.
+/// Scales all gradients so that their joint L2 norm is at most `most` (Pascanu et al. 2013); those of constraints' own
+/// parameters count. Returns the norm before.
 pub(super) fn clip_gradients(graph: &mut Graph, most: f32) -> f64 {
     let mut square = 0f64;
-    for node in graph.nodes() {
-        for grad in node.layer().params().into_iter().filter_map(|p| p.grad()) {
-            square += grad.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
-        }
-    }
+    for_each_param(graph, |p| square += p.grad_square());
     let norm = square.sqrt();
     if norm > f64::from(most) {
         let factor = (f64::from(most) / norm) as f32;
-        for node in graph.nodes_mut().iter_mut().filter(|n| !n.layer().params().is_empty()) {
-            if let Some(layer) = node.layer_mut().trainable() {
-                layer.params_mut().into_iter().for_each(|p| p.scale_grad(factor));
-            }
-        }
+        for_each_param(graph, |p| p.scale_grad(factor));
     }
     norm
+}
+
+/// Visits every trainable parameter of the graph.
+pub(super) fn for_each_param(graph: &mut Graph, mut visit: impl FnMut(&mut Param)) {
+    for node in graph.nodes_mut().iter_mut().filter(|n| !n.layer().params().is_empty()) {
+        if let Some(layer) = node.layer_mut().trainable() {
+            layer.params_mut().into_iter().for_each(&mut visit);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::param::Param;
     use crate::tensor::tensor;
 
     /// Values after three steps from `[1, -2]` with gradients equal to the weights.
     fn run(optimizer: Optimizer) -> Vec<f32> {
         let mut p = Param::new(Role::Weight, tensor(&[2], vec![1.0, -2.0]).unwrap());
-        for step in 1..=3 {
+        for _ in 0..3 {
             let g = p.base().clone();
             p.write_grad(|out| out.copy_from_slice(g.as_slice().unwrap()));
-            p.update(&mut |r, w, g, s| optimizer.update(r, step, 1.0, w, g, s));
+            p.update(&mut |at, w, g, s| optimizer.update(at, 1.0, w, g, s));
             p.zero_grad();
         }
         p.base().iter().copied().collect()

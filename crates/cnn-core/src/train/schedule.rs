@@ -1,5 +1,6 @@
 //! Learning rate over time.
 
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The factor on the base learning rate, by progress.
@@ -18,7 +19,7 @@ pub enum Schedule {
     },
     /// `(1 + cos(pi t)) / 2` with `t` from 0 to 1 over the training (Loshchilov & Hutter 2017, one period).
     Cosine,
-    /// Linear from 0 over the first epochs, then another schedule over the rest.
+    /// Linear from 0 over the first epochs, then another schedule over the rest, whose epochs count from there.
     WarmUp {
         /// Epochs of rise.
         epochs: usize,
@@ -28,6 +29,20 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a factor that is negative or not finite.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Schedule::Step { factor, .. } if !factor.is_finite() || *factor < 0.0 => {
+                Err(Error::invalid("schedule", format!("a finite factor that is not negative, got {factor}")))
+            }
+            Schedule::WarmUp { then, .. } => then.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// The factor at `epoch` (fractional, from 0) of `epochs`.
     pub fn factor(&self, epoch: f32, epochs: f32) -> f32 {
         match self {

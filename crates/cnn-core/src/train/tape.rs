@@ -1,6 +1,7 @@
 //! Forward and backward over a graph in training mode.
 
 use super::pool::Pool;
+use super::seed::mix;
 use super::trainable::{Backward, Input, Needs, Saved, Step};
 use crate::graph::Graph;
 use crate::tensor::Tensor;
@@ -54,8 +55,7 @@ impl Tape {
                 });
             }
             let node = &mut graph.nodes_mut()[at];
-            let mut step =
-                Step { pool: &mut self.pool, saved: &mut self.saved[at], seed: node_seed(seed, at) };
+            let mut step = Step { pool: &mut self.pool, saved: &mut self.saved[at], seed: mix(seed, at, 0) };
             let name = node.name.clone();
             let kind = node.layer().kind();
             let layer = node.layer_mut().trainable();
@@ -116,7 +116,7 @@ impl Tape {
             };
             let node = &mut graph.nodes_mut()[at];
             let mut step =
-                Step { pool: &mut self.pool, saved: &mut self.saved[at], seed: node_seed(self.seed, at) };
+                Step { pool: &mut self.pool, saved: &mut self.saved[at], seed: mix(self.seed, at, 0) };
             let name = node.name.clone();
             let kind = node.layer().kind();
             let layer = node.layer_mut().trainable();
@@ -219,12 +219,4 @@ fn reaches_params(graph: &Graph) -> Vec<bool> {
         reaches[at] = !node.layer().params().is_empty() || node.inputs.iter().any(|&i| reaches[i]);
     }
     reaches
-}
-
-/// A seed for one node of one step (splitmix64 over both).
-fn node_seed(seed: u64, at: usize) -> u64 {
-    let mut z = seed ^ (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

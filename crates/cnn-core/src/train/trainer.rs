@@ -4,12 +4,14 @@ use super::checkpoint::{self, State};
 use super::evaluate::accuracy;
 use super::hook::{EpochInfo, Hook, StepInfo};
 use super::objective::{Batch, Objective};
-use super::optimizer::{Optimizer, clip_gradients};
+use super::optimizer::{Optimizer, clip_gradients, for_each_param};
 use super::progress::Progress;
 use super::schedule::Schedule;
+use super::seed::mix;
 use super::tape::Tape;
 use crate::data::{Augment, Dataset};
 use crate::graph::Graph;
+use crate::model_file::{Encoder, Purpose, encode_graph, frame};
 use crate::param::Param;
 use crate::registry::Registry;
 use crate::tensor::{Tensor, slice_mut};
@@ -24,7 +26,7 @@ use std::path::Path;
 /// Which epoch's network a training returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Selection {
+pub enum EpochRule {
     /// That of the last epoch.
     #[default]
     LastEpoch,
@@ -49,7 +51,7 @@ pub struct TrainSettings {
     /// Seed of shuffling, augmentation and dropout.
     pub seed: u64,
     /// Which epoch counts.
-    pub selection: Selection,
+    pub epoch_rule: EpochRule,
 }
 
 impl Default for TrainSettings {
@@ -61,7 +63,7 @@ impl Default for TrainSettings {
             schedule: Schedule::Cosine,
             clip: None,
             seed: 0,
-            selection: Selection::LastEpoch,
+            epoch_rule: EpochRule::LastEpoch,
         }
     }
 }
@@ -78,6 +80,7 @@ impl TrainSettings {
         if self.clip.is_some_and(|c| c.is_nan() || c <= 0.0) {
             return Err(Error::invalid("clip", "a positive norm"));
         }
+        self.schedule.check()?;
         self.optimizer.check()
     }
 }
@@ -134,27 +137,25 @@ pub fn train(
     if data.train.is_empty() {
         return Err(Error::Data("there are no images to train on".into()));
     }
-    if settings.selection == Selection::BestOnValidation && data.validation.is_none_or(|v| v.is_empty()) {
+    if settings.epoch_rule == EpochRule::BestOnValidation && data.validation.is_none_or(|v| v.is_empty()) {
         return Err(Error::Data(
             "the best epoch on validation images was asked for, but there are none".into(),
         ));
     }
-    let fingerprint = fingerprint(settings, data.train)?;
-    let mut state = State { fingerprint, ..State::default() };
     let mut current = graph.clone();
+    for_each_param(&mut current, Param::reset_slots);
+    let mut state = State { fingerprint: fingerprint(settings, &data, &current)?, ..State::default() };
     let mut best: Option<Graph> = None;
     if let Some((path, registry)) = data.checkpoint.filter(|(path, _)| path.exists()) {
         let (found, at, best_so_far) = checkpoint::read(path, registry)?;
         if found.fingerprint != state.fingerprint {
             return Err(Error::invalid(
                 format!("checkpoint {}", path.display()),
-                "it belongs to a training with other settings or data; delete it or name another file",
+                "it belongs to a training with other settings, data or network; delete it or name another file",
             ));
         }
         checkpoint::restore_hooks(hooks, &found.hooks)?;
         (state, current, best) = (found, at, best_so_far);
-    } else {
-        for_each_param(&mut current, Param::reset_slots);
     }
 
     let mut tape = Tape::default();
@@ -166,14 +167,14 @@ pub fn train(
         check_params(&current, epoch, data.checkpoint.is_some())?;
         let validation =
             data.validation.filter(|v| !v.is_empty()).map(|v| accuracy(&current, v)).transpose()?;
+        if settings.epoch_rule == EpochRule::BestOnValidation && validation > state.best {
+            state.best = validation;
+            best = Some(current.clone());
+        }
         let info = EpochInfo { epoch, epochs: settings.epochs, loss, validation };
         hooks.iter_mut().try_for_each(|hook| hook.on_epoch(&mut current, &info))?;
         state.records.push(EpochRecord { epoch, loss, validation });
         state.epochs_done += 1;
-        if settings.selection == Selection::BestOnValidation && validation > state.best {
-            state.best = validation;
-            best = Some(current.clone());
-        }
         if let Some((path, _)) = data.checkpoint {
             state.hooks = checkpoint::hook_states(hooks);
             checkpoint::write(path, &state, &current, best.as_ref())?;
@@ -209,10 +210,11 @@ fn train_epoch(
         }
         let labels = load(data, ids, settings.seed, epoch, &mut images)?;
         let batch = Batch { ids, images: &images, labels: &labels };
-        let loss = forward_backward(graph, tape, &batch, objective, mix(settings.seed, epoch, step + 1))?;
+        let seed = mix(settings.seed, epoch, step + 1);
+        let loss = forward_backward(graph, tape, &batch, objective, seed)?;
         let rescue = || rescue(epoch, data.checkpoint.is_some());
         let Some(loss) = loss else {
-            let node = blame(graph, tape, &images)?;
+            let node = blame(graph, tape, &images, seed)?;
             return Err(Error::NonFinite { what: "loss", node, epoch, step, rescue: rescue() });
         };
         let progressed = epoch as f32 + step as f32 / steps as f32;
@@ -226,8 +228,7 @@ fn train_epoch(
             let node = bad_gradient(graph);
             return Err(Error::NonFinite { what: "gradient", node, epoch, step, rescue: rescue() });
         }
-        state.steps += 1;
-        settings.optimizer.step(graph, state.steps, factor);
+        settings.optimizer.step(graph, factor);
         total += loss * ids.len() as f64;
         bar.inc(ids.len() as u64);
     }
@@ -265,16 +266,17 @@ pub fn forward_backward(
             wanted.len()
         )));
     }
-    tape.backward(graph, wanted.into_iter().zip(loss.grads).collect())?;
-    Ok(Some(loss.value))
-}
-
-fn for_each_param(graph: &mut Graph, change: impl Fn(&mut Param)) {
-    for node in graph.nodes_mut().iter_mut().filter(|n| !n.layer().params().is_empty()) {
-        if let Some(layer) = node.layer_mut().trainable() {
-            layer.params_mut().into_iter().for_each(&change);
+    for (grad, output) in loss.grads.iter().zip(&outputs) {
+        if grad.shape() != output.shape() || !grad.is_standard_layout() {
+            return Err(Error::Shape(format!(
+                "the objective's gradient {:?} of {:?}",
+                grad.shape(),
+                output.shape()
+            )));
         }
     }
+    tape.backward(graph, wanted.into_iter().zip(loss.grads).collect())?;
+    Ok(Some(loss.value))
 }
 
 /// Reads images into a batch and augments them, each with a generator of its own.
@@ -304,18 +306,10 @@ fn shuffled(count: usize, seed: u64, epoch: usize) -> Vec<usize> {
     order
 }
 
-/// One seed from three numbers.
-fn mix(seed: u64, epoch: usize, item: usize) -> u64 {
-    let mut z = seed ^ (epoch as u64).rotate_left(40) ^ (item as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// The first node whose output is not finite, found by running the step again with everything kept.
-fn blame(graph: &mut Graph, tape: &mut Tape, images: &Tensor) -> Result<String> {
+fn blame(graph: &mut Graph, tape: &mut Tape, images: &Tensor, seed: u64) -> Result<String> {
     let all: Vec<usize> = (0..graph.nodes().len()).collect();
-    tape.forward(graph, images, &all, 0)?;
+    tape.forward(graph, images, &all, seed)?;
     Ok(tape.first_not_finite(graph).unwrap_or_else(|| graph.nodes()[graph.output()].name.clone()))
 }
 
@@ -328,7 +322,7 @@ fn bad_gradient(graph: &Graph) -> String {
 /// No checkpoint with NaN in it replaces a good one.
 fn check_params(graph: &Graph, epoch: usize, has_checkpoint: bool) -> Result<()> {
     for node in graph.nodes() {
-        if node.layer().params().iter().any(|p| p.base().iter().any(|v| !v.is_finite())) {
+        if node.layer().params().iter().any(|p| p.base().iter().chain(p.value()).any(|v| !v.is_finite())) {
             let (what, node, rescue) = ("parameter", node.name.clone(), rescue(epoch, has_checkpoint));
             return Err(Error::NonFinite { what, node, epoch, step: 0, rescue });
         }
@@ -344,7 +338,22 @@ fn rescue(epoch: usize, has_checkpoint: bool) -> String {
     }
 }
 
-fn fingerprint(settings: &TrainSettings, data: &dyn Dataset) -> Result<String> {
-    let text = serde_json::to_string(&(settings, data.len(), data.shape(), data.classes()));
+/// What a training is: settings, data, and the network it starts from, weights and constraints included.
+fn fingerprint(settings: &TrainSettings, data: &TrainData<'_>, graph: &Graph) -> Result<String> {
+    if data.checkpoint.is_none() {
+        return Ok(String::new());
+    }
+    let mut out = Encoder::new(Purpose::Checkpoint);
+    encode_graph(graph, true, &mut out)?;
+    // the frame ends in its own checksum (a checksum over that too would always be the same)
+    let framed = frame(out)?;
+    let network = &framed[framed.len() - 4..];
+    let text = serde_json::to_string(&(
+        settings,
+        data.train.len(),
+        data.train.shape(),
+        data.train.classes(),
+        network,
+    ));
     text.map_err(|e| Error::invalid("settings", e.to_string()))
 }

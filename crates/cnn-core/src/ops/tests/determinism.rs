@@ -5,7 +5,7 @@ use crate::ops::avg_pool::{avg_pool, avg_pool_backward};
 use crate::ops::dropout::dropout_in_place;
 use crate::ops::gather::{gather_channels, gather_channels_backward};
 use crate::ops::max_pool::{max_pool_backward, max_pool_with_argmax};
-use crate::ops::merge::{add_in_place, mul, mul_backward};
+use crate::ops::merge::{add_in_place, mul, mul_grad_one};
 use crate::ops::norm::{bn_apply, bn_backward, bn_inv_std, bn_stats};
 use crate::ops::pool::PoolGeometry;
 use crate::ops::softmax::{softmax, softmax_backward};
@@ -35,11 +35,13 @@ fn everything() -> Vec<u32> {
     let gate = uniform(2, n * c);
     mul(&x, shape, &gate, gate_shape, &mut y);
     let (mut da, mut db) = (vec![0.0; x.len()], vec![0.0; gate.len()]);
-    mul_backward((&x, shape), (&gate, gate_shape), &y, &mut da, &mut db);
+    mul_grad_one(&y, (&gate, gate_shape), shape, &mut da);
+    mul_grad_one(&y, (&x, shape), gate_shape, &mut db);
     results.extend([y.clone(), da, db]);
     let (channel_shape, scale) = ([1, c, 1, 1], uniform(3, c));
     let (mut da, mut db) = (vec![0.0; x.len()], vec![0.0; c]);
-    mul_backward((&x, shape), (&scale, channel_shape), &y, &mut da, &mut db);
+    mul_grad_one(&y, (&scale, channel_shape), shape, &mut da);
+    mul_grad_one(&y, (&x, shape), channel_shape, &mut db);
     results.extend([da, db]);
 
     let g = PoolGeometry { n, c, h, w, kernel: [3, 3], stride: [2, 2], pad: [1; 4], ceil_mode: false };
