@@ -185,7 +185,7 @@ fn constrained_layers_are_refused_and_the_graph_stays() {
     let mut graph = lenet5(1).unwrap();
     for name in ["fc2", "conv2"] {
         let at = graph.find(name).unwrap();
-        let layer = graph.nodes_mut()[at].layer_mut();
+        let layer = graph.layer_at_mut(at);
         layer.trainable().unwrap().params_mut()[0].constrain(Box::new(Halved));
     }
     let x = noise(&[2, 1, 28, 28], 1);

@@ -335,7 +335,7 @@ fn remove(graph: &mut Graph, nodes: &[usize], count: usize) {
         if !removed.contains(&true) {
             continue;
         }
-        if let Some(weight) = targets::weight_mut(graph.nodes_mut()[at].layer_mut()) {
+        if let Some(weight) = targets::weight_mut(graph.layer_at_mut(at)) {
             let keep = removed.into_iter().map(|removed| !removed).collect();
             let shape = IxDyn(weight.shape());
             let keep = ArrayD::from_shape_vec(shape, keep)

@@ -126,7 +126,7 @@ impl Compressor for Int8Quantizer {
         let inputs = self.calibrate(graph, &found, run)?;
         graph.edit(|graph| {
             for (&at, input) in found.iter().zip(inputs) {
-                let layer = graph.nodes_mut()[at].layer_mut();
+                let layer = graph.layer_at_mut(at);
                 if let Some(weight) = targets::params_mut(layer).into_iter().next() {
                     let range = Int8Range::new(weight.value(), self.weights, input);
                     weight.constrain(Box::new(range));

@@ -147,9 +147,8 @@ impl Compressor for KMeansQuantizer {
         }
         let mut next = graph.clone();
         for at in targets::select(graph, KMeansQuantizer::NAME, &self.layers, CODEBOOK)? {
-            let node = &mut next.nodes_mut()[at];
-            let name = node.name.clone();
-            let mut params = targets::params_mut(node.layer_mut()).into_iter();
+            let name = next.nodes()[at].name.clone();
+            let mut params = targets::params_mut(next.layer_at_mut(at)).into_iter();
             let Some(weight) = params.next() else { continue };
             let tied = self.tie(weight.value(), self.bits_of(&name), run.seed).map_err(|e| e.at(&name))?;
             weight.constrain(Box::new(tied));

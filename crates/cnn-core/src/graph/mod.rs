@@ -33,7 +33,7 @@ impl Node {
     }
 
     /// The layer, to be changed; copied first when another graph shares it.
-    pub fn layer_mut(&mut self) -> &mut dyn Layer {
+    pub(crate) fn layer_mut(&mut self) -> &mut dyn Layer {
         if Arc::get_mut(&mut self.layer).is_none() {
             self.layer = Arc::from(self.layer.clone_box());
         }
@@ -110,9 +110,17 @@ impl Graph {
         &self.nodes
     }
 
-    /// The nodes, to be trained or changed in place. Edits that change shapes go through the editing functions.
-    pub fn nodes_mut(&mut self) -> &mut [Node] {
+    pub(crate) fn nodes_mut(&mut self) -> &mut [Node] {
         &mut self.nodes
+    }
+
+    /// The layer of the node at a position of [`Graph::nodes`], to be changed in place; copied first when another graph
+    /// shares it. What changes shapes goes through the edits.
+    ///
+    /// # Panics
+    /// If there is no such position.
+    pub fn layer_at_mut(&mut self, at: usize) -> &mut dyn Layer {
+        self.nodes[at].layer_mut()
     }
 
     /// Position of the output node.
