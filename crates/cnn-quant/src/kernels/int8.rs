@@ -4,21 +4,20 @@
 //! instruction on all common processors. Integer sums do not depend on the order, so that results are the same bits whatever
 //! the number of threads.
 
+use super::pairs::{self, TILE};
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::simd::{Isa, Simd, SimdOp};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// Pixels of a task.
-const TILE: usize = 128;
 /// Outputs of a task.
 const OUTPUTS: usize = 32;
-/// Rows are filled with zeros to a multiple of this: whole vectors, no remainder.
+/// Rows of a linear layer are filled with zeros to a multiple of this: whole vectors, no remainder.
 const VECTOR: usize = 16;
 
-/// Rows of `terms` levels, each filled with zeros to whole vectors; returns their new length too.
-fn whole_vectors(rows: &[i16], terms: usize) -> (Cow<'_, [i16]>, usize) {
-    let padded = terms.next_multiple_of(VECTOR);
+/// Rows of `terms` levels, each filled with zeros to a multiple; returns their new length too.
+fn padded(rows: &[i16], terms: usize, multiple: usize) -> (Cow<'_, [i16]>, usize) {
+    let padded = terms.next_multiple_of(multiple);
     if padded == terms {
         return (Cow::Borrowed(rows), terms);
     }
@@ -82,8 +81,8 @@ pub fn linear(x: &[i16], w: &[i16], terms: usize, y: &mut [f32], finish: impl Fn
         return;
     }
     let (outputs, n) = (w.len() / terms, x.len() / terms);
-    let (x, _) = whole_vectors(x, terms);
-    let (w, terms) = whole_vectors(w, terms);
+    let (x, _) = padded(x, terms, VECTOR);
+    let (w, terms) = padded(w, terms, VECTOR);
     let results: Vec<Vec<i32>> = w
         .par_chunks(OUTPUTS * terms)
         .map(|w| {
@@ -113,7 +112,7 @@ pub fn conv(
     if pixels == 0 || y.is_empty() {
         return;
     }
-    let (w, row) = whole_vectors(w, terms);
+    let (w, row) = padded(w, terms, 2);
     let tiles = pixels.div_ceil(TILE);
     let tasks = g.n * g.groups * tiles;
     // each task: one image, one group, a tile of pixels; its sums are filter by filter
@@ -124,9 +123,8 @@ pub fn conv(
             let (first, last) = (tile * TILE, pixels.min((tile + 1) * TILE));
             let x = &x[(image * g.c + group * channels) * g.h * g.w..][..channels * g.h * g.w];
             let windows = gather(g, x, row, first, last);
-            let mut sums = vec![0; filters * (last - first)];
-            let w = &w[group * filters * row..][..filters * row];
-            Isa::active().run(Products { w, x: &windows, terms: row, sums: &mut sums });
+            let mut sums = vec![0; filters * TILE];
+            pairs::products(&w[group * filters * row..][..filters * row], row, &windows, &mut sums);
             sums
         })
         .collect();
@@ -135,38 +133,51 @@ pub fn conv(
         let (group, row) = (filter / filters, filter % filters);
         for (tile, y) in y.chunks_mut(TILE).enumerate() {
             let result = &results[(image * g.groups + group) * tiles + tile];
-            let sums = &result[row * y.len()..][..y.len()];
+            let sums = &result[row * TILE..][..y.len()];
             y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = finish(filter, sum));
         }
     });
 }
 
-/// The windows that the output pixels `first .. last` read: rows of `row` levels, of which `channels x kh x kw` are used.
+/// The windows that the output pixels `first .. last` read, as `[pair of terms][pixel of a tile][2]`; the terms are
+/// `channels x kh x kw`, filled up with zeros to `row`.
 fn gather(g: &ConvGeometry, x: &[i16], row: usize, first: usize, last: usize) -> Vec<i16> {
     let [kh, kw] = g.kernel;
-    let mut windows = vec![0i16; row * (last - first)];
-    let out_w = g.out_w();
-    for (pixel, window) in (first..last).zip(windows.chunks_mut(row)) {
-        // position of the window in the padded image
-        let (top, left) = (pixel / out_w * g.stride[0], pixel % out_w * g.stride[1]);
-        for (c, plane) in x.chunks_exact(g.h * g.w).enumerate() {
-            for i in 0..kh {
-                let Some(row) = (top + i * g.dilation[0]).checked_sub(g.pad[0]).filter(|&r| r < g.h) else {
-                    continue;
-                };
-                let row = &plane[row * g.w..][..g.w];
-                let out = &mut window[(c * kh + i) * kw..][..kw];
-                match (g.dilation[1], left.checked_sub(g.pad[1])) {
-                    (1, Some(at)) if at + kw <= g.w => out.copy_from_slice(&row[at..at + kw]),
-                    (dilation, _) => {
-                        for (j, out) in out.iter_mut().enumerate() {
-                            let column = (left + j * dilation).checked_sub(g.pad[1]);
-                            *out = column.and_then(|at| row.get(at)).copied().unwrap_or(0);
-                        }
-                    }
-                }
+    let mut windows = vec![0i16; row * TILE];
+    for (c, plane) in x.chunks_exact(g.h * g.w).enumerate() {
+        for i in 0..kh {
+            for j in 0..kw {
+                let term = (c * kh + i) * kw + j;
+                let out = &mut windows[term / 2 * 2 * TILE..][..2 * TILE];
+                place(g, plane, [i, j], first, last, &mut out[term % 2..]);
             }
         }
     }
     windows
+}
+
+/// Writes one term of the pixels `first .. last` to every second place of `out`.
+fn place(g: &ConvGeometry, plane: &[i16], [i, j]: [usize; 2], first: usize, last: usize, out: &mut [i16]) {
+    let out_w = g.out_w();
+    let mut pixel = first;
+    while pixel < last {
+        // the pixels of one output row
+        let (oy, ox) = (pixel / out_w, pixel % out_w);
+        let count = (out_w - ox).min(last - pixel);
+        let to = out[2 * (pixel - first)..].iter_mut().step_by(2).take(count);
+        let y = (oy * g.stride[0] + i * g.dilation[0]).checked_sub(g.pad[0]).filter(|&y| y < g.h);
+        if let Some(line) = y.map(|y| &plane[y * g.w..][..g.w]) {
+            let at = ox * g.stride[1] + j * g.dilation[1];
+            match at.checked_sub(g.pad[1]).and_then(|at| line.get(at..at + count)) {
+                Some(run) if g.stride[1] == 1 => to.zip(run).for_each(|(to, &v)| *to = v),
+                _ => {
+                    for (step, to) in to.enumerate() {
+                        let x = (at + step * g.stride[1]).checked_sub(g.pad[1]);
+                        *to = x.and_then(|x| line.get(x)).copied().unwrap_or(0);
+                    }
+                }
+            }
+        }
+        pixel += count;
+    }
 }

@@ -1,3 +1,4 @@
-//! Integer products: portable code that compilers vectorize well.
+//! Integer products, with 32-bit sums.
 
 pub mod int8;
+mod pairs;
