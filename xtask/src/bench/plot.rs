@@ -90,7 +90,7 @@ where
         .y_desc(labels.accuracy)
         .x_labels(20)
         .x_label_formatter(&|v| if leading(*v) { short(*v) } else { String::new() })
-        .y_label_formatter(&|v| format!("{v:.1}"))
+        .y_label_formatter(&|v| format!("{v:.2}"))
         .draw()?;
 
     let pairs: Vec<(f64, f64)> = points.iter().map(|p| (p.cost, p.accuracy)).collect();
