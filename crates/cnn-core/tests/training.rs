@@ -408,3 +408,37 @@ fn a_checkpoint_of_another_network_is_refused() {
     let error = run(other, &TrainSettings { epochs: 1, ..settings() }, at, &mut []).unwrap_err().to_string();
     assert!(error.contains("network"), "{error}");
 }
+
+fn decode_scale(from: &mut Decoder<'_>) -> Result<Box<dyn Constraint>> {
+    Ok(Box::new(Scale(from.param(Role::Constraint, &[1])?)))
+}
+
+/// A scale whose parameter is scaled, and so on.
+fn nested(depth: usize) -> Scale {
+    let mut param = Param::new(Role::Constraint, Tensor::ones(vec![1]));
+    if depth > 1 {
+        param.constrain(Box::new(nested(depth - 1)));
+    }
+    Scale(param)
+}
+
+#[test]
+fn constraints_within_constraints_are_written_to_a_bounded_depth() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = Registry::core();
+    registry.constraint("test.scale", decode_scale);
+    for (depth, works) in [(1, true), (3, true), (4, false), (50, false)] {
+        let mut graph = network();
+        graph.layer_mut::<Conv2d>("conv2").unwrap().unwrap().weight_mut().constrain(Box::new(nested(depth)));
+        let path = dir.path().join(depth.to_string());
+        let at = Some((path.as_path(), &registry));
+        let settings = TrainSettings { epochs: 1, optimizer: Optimizer::sgd(1e-6, 0.0), ..settings() };
+        let first = run(graph.clone(), &settings, at, &mut []);
+        assert_eq!(first.is_ok(), works, "{depth}");
+        if works {
+            run(graph, &settings, at, &mut []).unwrap(); // read back
+        } else {
+            assert!(first.unwrap_err().to_string().contains("levels of constraints"));
+        }
+    }
+}

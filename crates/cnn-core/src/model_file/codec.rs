@@ -60,12 +60,14 @@ pub struct Encoder {
     bytes: Vec<u8>,
     /// Byte strings stored once: names of kinds, and tables (codebooks, code lengths) that layers share.
     shared: Vec<Vec<u8>>,
+    /// Parameters within constraints within parameters.
+    depth: usize,
 }
 
 impl Encoder {
     /// An empty encoder.
     pub fn new(purpose: Purpose) -> Encoder {
-        Encoder { purpose, bytes: Vec::new(), shared: Vec::new() }
+        Encoder { purpose, bytes: Vec::new(), shared: Vec::new(), depth: 0 }
     }
 
     /// What the bytes are for.
@@ -206,10 +208,13 @@ impl Encoder {
             self.floats(slice(slot)?);
         }
         self.uint(param.constraints().len())?;
+        self.depth += 1;
+        within(self.depth, MOST_DEPTH, "levels of constraints within constraints")?;
         for constraint in param.constraints() {
             self.table(constraint.kind().as_bytes())?;
             constraint.encode(self)?;
         }
+        self.depth -= 1;
         Ok(())
     }
 }
