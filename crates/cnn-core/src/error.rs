@@ -61,6 +61,9 @@ pub enum Error {
     /// A layer that cannot be trained met the trainer.
     #[error("a `{0}` layer cannot be trained; train first, pack afterwards")]
     NotTrainable(String),
+    /// A layer that cannot be exported.
+    #[error("a `{0}` layer cannot be written in standard operators; keep the network in the native format")]
+    NotExpressible(String),
     /// A kind of layer, constraint, method or network that is not registered.
     #[error("unknown {what} `{name}`; registered are: {known}. Register the crate that provides it.")]
     Unregistered {
@@ -99,6 +102,9 @@ pub enum Error {
         /// Where the last good state is.
         rescue: String,
     },
+    /// A hook stopped the work on the user's request.
+    #[error("interrupted")]
+    Interrupted,
     /// A data set that cannot be used.
     #[error("data: {0}")]
     Data(String),

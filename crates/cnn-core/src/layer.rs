@@ -1,6 +1,7 @@
 //! The layer trait: what every operation of a network, trained or packed, has to say of itself.
 
 use crate::cost::Cost;
+use crate::express::Express;
 use crate::model_file::Encoder;
 use crate::param::Param;
 use crate::tensor::Tensor;
@@ -64,6 +65,15 @@ pub trait Layer: Any + Debug + Send + Sync {
     /// If the layer cannot be sliced so.
     fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
         Err(Error::Opaque { kind: self.kind().to_string(), why: "it cannot be sliced".to_string() })
+    }
+
+    /// Writes the layer down in standard operators, for export: see [`crate::express`]. Packed layers keep their narrow
+    /// numbers as constants and let `Cast`, `Gather` or `DequantizeLinear` widen them.
+    ///
+    /// # Errors
+    /// If the standard has no operators for it, or a parameter still carries a constraint.
+    fn express(&self, _at: &mut Express<'_>) -> Result<()> {
+        Err(Error::NotExpressible(self.kind().to_string()))
     }
 }
 

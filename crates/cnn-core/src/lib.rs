@@ -5,6 +5,7 @@
 //! - [`param`]: *train dense, deploy packed*: constraints under which parameters are trained.
 //! - [`train`]: the training loop, bit-reproducible and resumable.
 //! - [`compress`]: the trait of all compression methods; [`registry`] finds them by name.
+//! - [`express`](mod@express): a network in operators of the ONNX standard, for exporters.
 //! - [`model_file`]: the compact file; a network's size is the length of that file.
 //!
 //! ```
@@ -21,6 +22,7 @@ pub mod compress;
 pub mod cost;
 pub mod data;
 pub mod error;
+pub mod express;
 pub mod graph;
 pub mod init;
 mod kernels;
@@ -40,6 +42,7 @@ pub use compress::{Chain, Compressor, Config, Run, Selection};
 pub use cost::{Cost, Macs};
 pub use data::{Augment, Dataset, Preprocess};
 pub use error::{Error, FormatError, Result};
+pub use express::Express;
 pub use graph::{Graph, Node};
 pub use layer::{ChannelRule, Keep, Layer};
 pub use model_file::{Decoder, Encoder};

@@ -143,6 +143,20 @@ impl Param {
         self.base.is_empty()
     }
 
+    /// Refuses a parameter under constraints: what is deployed or exported must hold what it claims.
+    ///
+    /// # Errors
+    /// [`Error::Constrained`] naming the first constraint.
+    pub fn refuse_constraints(&self) -> Result<()> {
+        match self.constraints.first() {
+            None => Ok(()),
+            Some(constraint) => Err(Error::Constrained {
+                constraint: constraint.kind().to_string(),
+                shape: self.shape().to_vec(),
+            }),
+        }
+    }
+
     /// The values a layer computes with: the base under all constraints.
     pub fn value(&self) -> &Tensor {
         self.value.as_ref().unwrap_or(&self.base)

@@ -190,12 +190,7 @@ impl Encoder {
     /// [`Error::Constrained`] when a constrained parameter is to be deployed.
     pub fn param(&mut self, param: &Param) -> Result<()> {
         if self.purpose == Purpose::Deploy {
-            if let Some(constraint) = param.constraints().first() {
-                return Err(Error::Constrained {
-                    constraint: constraint.kind().to_string(),
-                    shape: param.shape().to_vec(),
-                });
-            }
+            param.refuse_constraints()?;
             self.floats(slice(param.value())?);
             return Ok(());
         }

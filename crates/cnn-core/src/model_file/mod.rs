@@ -101,6 +101,29 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Writes a network that is still trained, with constraints, optimizer state and names, so that work on it can go on in
+/// another process. No size is reported from such a file. See [`load_checkpoint`].
+///
+/// # Errors
+/// If the file cannot be written; the old file is then still there.
+pub fn save_checkpoint(graph: &Graph, path: &Path) -> Result<()> {
+    let mut out = Encoder::new(Purpose::Checkpoint);
+    encode_graph(graph, true, &mut out)?;
+    write_atomically(path, &frame(out)?)
+}
+
+/// Reads what [`save_checkpoint`] wrote.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_checkpoint(path: &Path, registry: &Registry) -> Result<Graph> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let mut from = unframe(&bytes, Purpose::Checkpoint, registry, DEFAULT_LIMIT)?;
+    let graph = decode_graph(&mut from)?;
+    from.finish()?;
+    Ok(graph)
+}
+
 /// Puts magic number, shared strings and checksum around the body.
 pub(crate) fn frame(out: Encoder) -> Result<Vec<u8>> {
     let purpose = out.purpose();

@@ -1,0 +1,1 @@
+//! What the `cnn` command is made of.

@@ -1,0 +1,2 @@
+//! The `cnn` command.
+fn main() {}
