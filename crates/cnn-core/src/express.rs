@@ -298,8 +298,10 @@ pub fn express(graph: &Graph, four_bit: bool) -> Result<StandardGraph> {
     });
     let operators = operators.collect();
     let names = [name(input), name(output)];
-    let constants = into.constants.into_iter().map(|(value, shape, numbers)| {
-        Constant { name: into.names[value.0].clone(), shape, numbers }
+    let constants = into.constants.into_iter().map(|(value, shape, numbers)| Constant {
+        name: into.names[value.0].clone(),
+        shape,
+        numbers,
     });
     let constants = constants.collect();
     let [input, output] = names;

@@ -1,6 +1,7 @@
 //! Elementwise activation functions.
 
 use super::{one, one_shape};
+use crate::express::{Attribute, Express, Numbers, Value};
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::activation::{ActivationFn, Saved, activation, activation_backward, activation_in_place};
@@ -30,10 +31,29 @@ impl Activation {
             4 => ActivationFn::HardSigmoid,
             5 => ActivationFn::HardSwish,
             6 => ActivationFn::Silu,
+            7 => ActivationFn::Tanh,
+            8 => ActivationFn::Elu(from.float()?),
+            9 => {
+                let (low, high) = (from.float()?, from.float()?);
+                match low <= high {
+                    true => ActivationFn::Clip(low, high),
+                    false => return Err(Error::malformed(format!("clip from {low} to {high}"))),
+                }
+            }
             other => return Err(Error::malformed(format!("unknown activation function {other}"))),
         };
         Ok(Box::new(Activation { function }))
     }
+}
+
+/// The standard's `Clip`; an infinite bound is left out.
+fn clip(at: &mut Express<'_>, low: f32, high: f32) -> Result<Value> {
+    let mut bound = |label, value: f32| match value.is_finite() {
+        true => at.constant(label, &[], Numbers::F32(vec![value])),
+        false => Ok(Value::NONE),
+    };
+    let inputs = [bound("low", low)?, bound("high", high)?];
+    Ok(at.operator("Clip", &[at.input(0)?, inputs[0], inputs[1]], Vec::new()))
 }
 
 impl Layer for Activation {
@@ -60,10 +80,38 @@ impl Layer for Activation {
             ActivationFn::HardSigmoid => 4,
             ActivationFn::HardSwish => 5,
             ActivationFn::Silu => 6,
+            ActivationFn::Tanh => 7,
+            ActivationFn::Elu(_) => 8,
+            ActivationFn::Clip(..) => 9,
         });
-        if let ActivationFn::LeakyRelu(slope) = self.function {
-            out.float(slope);
+        match self.function {
+            ActivationFn::LeakyRelu(parameter) | ActivationFn::Elu(parameter) => out.float(parameter),
+            ActivationFn::Clip(low, high) => [low, high].into_iter().for_each(|bound| out.float(bound)),
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let x = at.input(0)?;
+        let float = |name, value| vec![(name, Attribute::Float(value))];
+        let y = match self.function {
+            ActivationFn::Relu => at.operator("Relu", &[x], Vec::new()),
+            ActivationFn::Relu6 => clip(at, 0.0, 6.0)?,
+            ActivationFn::Clip(low, high) => clip(at, low, high)?,
+            ActivationFn::LeakyRelu(slope) => at.operator("LeakyRelu", &[x], float("alpha", slope)),
+            ActivationFn::Elu(alpha) => at.operator("Elu", &[x], float("alpha", alpha)),
+            ActivationFn::Sigmoid => at.operator("Sigmoid", &[x], Vec::new()),
+            ActivationFn::Tanh => at.operator("Tanh", &[x], Vec::new()),
+            // the standard's default slope is 0.2
+            ActivationFn::HardSigmoid => at.operator("HardSigmoid", &[x], float("alpha", 1.0 / 6.0)),
+            ActivationFn::HardSwish => at.operator("HardSwish", &[x], Vec::new()),
+            ActivationFn::Silu => {
+                let gate = at.operator("Sigmoid", &[x], Vec::new());
+                at.operator("Mul", &[x, gate], Vec::new())
+            }
+        };
+        at.output(y);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use super::{one, one_shape};
 use crate::cost::Cost;
+use crate::express::{Attribute, Express, Numbers};
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::norm::{bn_apply, bn_backward, bn_inv_std, bn_scale_shift, bn_stats};
@@ -181,6 +182,18 @@ impl Layer for BatchNorm {
             self.mean = keep.iter().map(|&c| self.mean[c]).collect();
             self.var = keep.iter().map(|&c| self.var[c]).collect();
         }
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let c = self.mean.len();
+        let gamma = at.param("gamma", &self.gamma)?;
+        let beta = at.param("beta", &self.beta)?;
+        let mean = at.constant("mean", &[c], Numbers::F32(self.mean.clone()))?;
+        let var = at.constant("var", &[c], Numbers::F32(self.var.clone()))?;
+        let inputs = [at.input(0)?, gamma, beta, mean, var];
+        let y = at.operator("BatchNormalization", &inputs, vec![("epsilon", Attribute::Float(self.epsilon))]);
+        at.output(y);
         Ok(())
     }
 }

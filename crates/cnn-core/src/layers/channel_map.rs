@@ -1,6 +1,8 @@
 //! Rearranging channels: shuffle, slice, zero padding.
 
+use super::axis_map::{progression, slice_axis};
 use super::one;
+use crate::express::{Attribute, Express, Numbers, Value};
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::gather::{gather_channels, gather_channels_backward};
@@ -71,6 +73,19 @@ impl ChannelMap {
         &self.map
     }
 
+    /// The groups, if the map is a shuffle.
+    fn shuffle_groups(&self) -> Option<usize> {
+        let c = self.channels;
+        (2..c).filter(|&g| c.is_multiple_of(g)).find(|&g| ChannelMap::shuffle(c, g).is_ok_and(|s| s == *self))
+    }
+
+    /// Channels of zeros before and after, if the map is a padding.
+    fn padding(&self) -> Option<(usize, usize)> {
+        let before = self.map.iter().take_while(|m| m.is_none()).count();
+        let after = self.map.len().checked_sub(before + self.channels)?;
+        ChannelMap::pad(self.channels, before, after).is_ok_and(|p| p == *self).then_some((before, after))
+    }
+
     fn check(&self, shape: &[usize]) -> Result<usize> {
         match shape {
             [_, c, rest @ ..] if *c == self.channels && elements(rest) > 0 => Ok(elements(rest)),
@@ -103,6 +118,14 @@ impl ChannelMap {
     }
 }
 
+/// Channels of zeros before and after, in standard operators.
+fn pad_channels(at: &mut Express<'_>, x: Value, rank: usize, before: usize, after: usize) -> Result<Value> {
+    let mut pads = vec![0; 2 * rank];
+    (pads[1], pads[rank + 1]) = (before as i64, after as i64);
+    let pads = at.integers("pads", &pads)?;
+    Ok(at.operator("Pad", &[x, pads], Vec::new()))
+}
+
 const SHUFFLE: u8 = 0;
 const PAD: u8 = 1;
 const LIST: u8 = 2;
@@ -129,17 +152,12 @@ impl Layer for ChannelMap {
     /// A shuffle or a padding in a few bytes, any other map as a list.
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         let c = self.channels;
-        let shuffle = (2..c)
-            .filter(|&g| c.is_multiple_of(g))
-            .find(|&g| ChannelMap::shuffle(c, g).is_ok_and(|s| s == *self));
-        let before = self.map.iter().take_while(|m| m.is_none()).count();
-        let after = self.map.len().saturating_sub(before + c);
-        if let Some(groups) = shuffle {
+        if let Some(groups) = self.shuffle_groups() {
             out.byte(SHUFFLE);
             out.uint(c)?;
             return out.uint(groups);
         }
-        if ChannelMap::pad(c, before, after).is_ok_and(|p| p == *self) {
+        if let Some((before, after)) = self.padding() {
             out.byte(PAD);
             return [c, before, after].iter().try_for_each(|&n| out.uint(n));
         }
@@ -165,6 +183,38 @@ impl Layer for ChannelMap {
             }
             self.channels = inputs.len();
         }
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let x = at.input(0)?;
+        let shape = at.shape(0)?.to_vec();
+        let c = self.channels;
+        let y = if let Some(groups) = self.shuffle_groups() {
+            // [n, g, c / g, ...] -> [n, c / g, g, ...]
+            let rest = shape[2..].iter().map(|&d| d as i64);
+            let split: Vec<i64> = [0, groups as i64, (c / groups) as i64].into_iter().chain(rest).collect();
+            let mut order: Vec<i64> = (0..split.len() as i64).collect();
+            order.swap(1, 2);
+            let together: Vec<i64> = [0].into_iter().chain(shape[1..].iter().map(|&d| d as i64)).collect();
+            let split = at.integers("split", &split)?;
+            let together = at.integers("together", &together)?;
+            let y = at.operator("Reshape", &[x, split], Vec::new());
+            let y = at.operator("Transpose", &[y], vec![("perm", Attribute::Ints(order))]);
+            at.operator("Reshape", &[y, together], Vec::new())
+        } else if let Some((before, after)) = self.padding() {
+            pad_channels(at, x, shape.len(), before, after)?
+        } else if let Some((first, step)) = progression(&self.map) {
+            slice_axis(at, x, 1, first, step, self.map.len())?
+        } else {
+            // where a channel of zeros is read, one is added first
+            let has_zeros = self.map.iter().any(Option::is_none);
+            let x = if has_zeros { pad_channels(at, x, shape.len(), 0, 1)? } else { x };
+            let indices = self.map.iter().map(|m| m.unwrap_or(c) as i32).collect();
+            let indices = at.constant("indices", &[self.map.len()], Numbers::I32(indices))?;
+            at.operator("Gather", &[x, indices], vec![("axis", Attribute::Int(1))])
+        };
+        at.output(y);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use super::one;
 use crate::cost::{Cost, Macs};
+use crate::express::{Attribute, Express};
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::conv::{
@@ -91,6 +92,17 @@ impl ConvOptions {
         }
         let stride = [stride[0].min(most_h), stride[1].min(most_w)];
         Ok(ConvGeometry { n, c, h, w, m, kernel, stride, pad, dilation, groups })
+    }
+
+    /// The attributes of the standard's `Conv`.
+    pub fn attributes(&self, kernel: [usize; 2]) -> Vec<(&'static str, Attribute)> {
+        vec![
+            ("kernel_shape", Attribute::sizes(&kernel)),
+            ("strides", Attribute::sizes(&self.stride)),
+            ("pads", Attribute::sizes(&self.pad)),
+            ("dilations", Attribute::sizes(&self.dilation)),
+            ("group", Attribute::Int(self.groups as i64)),
+        ]
     }
 
     fn out_shape(g: &ConvGeometry) -> Vec<usize> {
@@ -393,6 +405,16 @@ impl Layer for Conv2d {
                 bias.select(0, outputs)?;
             }
         }
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let mut inputs = vec![at.input(0)?, at.param("weight", &self.weight)?];
+        if let Some(bias) = &self.bias {
+            inputs.push(at.param("bias", bias)?);
+        }
+        let y = at.operator("Conv", &inputs, self.options.attributes(self.kernel()));
+        at.output(y);
         Ok(())
     }
 }

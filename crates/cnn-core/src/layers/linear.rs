@@ -2,6 +2,7 @@
 
 use super::one;
 use crate::cost::{Cost, Macs};
+use crate::express::{Attribute, Express};
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::linear::{
@@ -157,6 +158,16 @@ impl Layer for Linear {
                 bias.select(0, outputs)?;
             }
         }
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let mut inputs = vec![at.input(0)?, at.param("weight", &self.weight)?];
+        if let Some(bias) = &self.bias {
+            inputs.push(at.param("bias", bias)?);
+        }
+        let y = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);
+        at.output(y);
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Layers with several inputs: residual addition, multiplication with broadcasting, concatenation.
 
+use crate::express::{Attribute, Express};
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::concat::{concat_channels, split_channels};
@@ -42,6 +43,15 @@ impl Layer for Add {
     }
 
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let mut sum = at.input(0)?;
+        for x in at.inputs()[1..].to_vec() {
+            sum = at.operator("Add", &[sum, x], Vec::new());
+        }
+        at.output(sum);
         Ok(())
     }
 
@@ -134,6 +144,12 @@ impl Layer for Mul {
         Ok(())
     }
 
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let y = at.operator("Mul", &[at.input(0)?, at.input(1)?], Vec::new());
+        at.output(y);
+        Ok(())
+    }
+
     without_parameters!();
 }
 
@@ -216,6 +232,12 @@ impl Layer for Concat {
     }
 
     fn select(&mut self, _keep: Keep<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let y = at.operator("Concat", &at.inputs().to_vec(), vec![("axis", Attribute::Int(1))]);
+        at.output(y);
         Ok(())
     }
 

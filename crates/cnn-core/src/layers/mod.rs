@@ -31,6 +31,7 @@ macro_rules! same_channels {
 }
 
 mod activation;
+mod axis_map;
 mod batch_norm;
 mod channel_map;
 mod conv2d;
@@ -44,6 +45,7 @@ mod softmax;
 
 pub use crate::ops::activation::ActivationFn;
 pub use activation::Activation;
+pub use axis_map::AxisMap;
 pub use batch_norm::BatchNorm;
 pub use channel_map::ChannelMap;
 pub use conv2d::{Conv2d, ConvOptions};
@@ -80,6 +82,7 @@ pub(crate) fn register(registry: &mut Registry) {
     registry.layer("reshape", Reshape::decode);
     registry.layer("pad", Pad::decode);
     registry.layer("softmax", Softmax::decode);
+    registry.layer("axis_map", AxisMap::decode);
 }
 
 /// The only input of a layer.

@@ -1,6 +1,7 @@
 //! Spatial padding with a constant.
 
 use super::one;
+use crate::express::{Express, Numbers};
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::pad::{crop_spatial, pad_spatial};
@@ -56,6 +57,15 @@ impl Layer for Pad {
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         self.pad.iter().try_for_each(|&n| out.uint(n))?;
         out.float(self.value);
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let [top, left, bottom, right] = self.pad.map(|p| p as i64);
+        let pads = at.integers("pads", &[0, 0, top, left, 0, 0, bottom, right])?;
+        let value = at.constant("value", &[], Numbers::F32(vec![self.value]))?;
+        let y = at.operator("Pad", &[at.input(0)?, pads, value], Vec::new());
+        at.output(y);
         Ok(())
     }
 

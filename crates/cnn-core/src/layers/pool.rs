@@ -1,6 +1,7 @@
 //! Max and average pooling.
 
 use super::one;
+use crate::express::{Attribute, Express, Numbers};
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::adaptive_pool::{
@@ -74,6 +75,16 @@ impl Window {
         Ok(PoolGeometry { n, c, h, w, kernel, stride, pad, ceil_mode })
     }
 
+    /// The attributes of the standard's `MaxPool` and `AveragePool`.
+    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        vec![
+            ("kernel_shape", Attribute::sizes(&self.kernel)),
+            ("strides", Attribute::sizes(&self.stride)),
+            ("pads", Attribute::sizes(&self.pad)),
+            ("ceil_mode", Attribute::Int(i64::from(self.ceil_mode))),
+        ]
+    }
+
     fn encode(&self, out: &mut Encoder, flag: bool) -> Result<()> {
         let [k, _] = self.kernel;
         let square = Window { ceil_mode: self.ceil_mode, ..Window::square(k) };
@@ -101,6 +112,16 @@ impl Window {
         }
         Ok((window, flags & 4 != 0))
     }
+}
+
+/// `[outputs, inputs]`: output `o` is the mean of inputs `floor(o n / m) .. ceil((o + 1) n / m)`.
+fn averaging_matrix(outputs: usize, inputs: usize) -> Vec<f32> {
+    let mut matrix = vec![0.0; outputs * inputs];
+    for (o, row) in matrix.chunks_mut(inputs.max(1)).enumerate() {
+        let (first, end) = (o * inputs / outputs, ((o + 1) * inputs).div_ceil(outputs));
+        row[first..end].fill(1.0 / (end - first) as f32);
+    }
+    matrix
 }
 
 fn out_shape(g: &PoolGeometry) -> Vec<usize> {
@@ -140,6 +161,13 @@ impl Layer for MaxPool2d {
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         self.window.encode(out, false)
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let x = at.input(0)?;
+        let y = at.operator("MaxPool", &[x], self.window.attributes());
+        at.output(y);
+        Ok(())
     }
 
     without_parameters!();
@@ -216,6 +244,15 @@ impl Layer for AvgPool2d {
         self.window.encode(out, self.count_include_pad)
     }
 
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let x = at.input(0)?;
+        let mut attributes = self.window.attributes();
+        attributes.push(("count_include_pad", Attribute::Int(i64::from(self.count_include_pad))));
+        let y = at.operator("AveragePool", &[x], attributes);
+        at.output(y);
+        Ok(())
+    }
+
     without_parameters!();
     same_channels!();
 }
@@ -272,6 +309,13 @@ impl Layer for GlobalAvgPool {
     }
 
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let x = at.input(0)?;
+        let y = at.operator("GlobalAveragePool", &[x], Vec::new());
+        at.output(y);
         Ok(())
     }
 
@@ -338,6 +382,22 @@ impl Layer for AdaptiveAvgPool {
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         self.size.iter().try_for_each(|&v| out.uint(v))
+    }
+
+    /// The mean over windows of different sizes is a matrix on each axis: `Y = A X B^T`.
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let [_, _, h, w] = nchw(at.shape(0)?)?;
+        let [oh, ow] = self.size;
+        let x = at.input(0)?;
+        let rows = averaging_matrix(oh, h);
+        let columns = averaging_matrix(ow, w);
+        let transposed = (0..w).flat_map(|i| (0..ow).map(move |o| o * w + i)).map(|at| columns[at]).collect();
+        let a = at.constant("rows", &[oh, h], Numbers::F32(rows))?;
+        let b = at.constant("columns", &[w, ow], Numbers::F32(transposed))?;
+        let y = at.operator("MatMul", &[a, x], Vec::new());
+        let y = at.operator("MatMul", &[y, b], Vec::new());
+        at.output(y);
+        Ok(())
     }
 
     without_parameters!();

@@ -1,6 +1,7 @@
 //! Layers that change the shape and no value.
 
 use super::one;
+use crate::express::Express;
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::tensor::{Tensor, elements};
@@ -60,6 +61,12 @@ impl Layer for Flatten {
         Ok(())
     }
 
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let y = at.operator("Flatten", &[at.input(0)?], Vec::new());
+        at.output(y);
+        Ok(())
+    }
+
     without_parameters!();
 }
 
@@ -113,6 +120,15 @@ impl Layer for Reshape {
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         out.shape(&self.shape)
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        // 0 takes over the batch, whatever it is
+        let shape: Vec<i64> = [0].into_iter().chain(self.shape.iter().map(|&d| d as i64)).collect();
+        let shape = at.integers("shape", &shape)?;
+        let y = at.operator("Reshape", &[at.input(0)?, shape], Vec::new());
+        at.output(y);
+        Ok(())
     }
 
     without_parameters!();

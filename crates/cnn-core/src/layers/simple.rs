@@ -2,6 +2,7 @@
 
 use super::one;
 use crate::cost::Cost;
+use crate::express::Express;
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::dropout::dropout_in_place;
@@ -81,6 +82,11 @@ impl Layer for Identity {
         Ok(())
     }
 
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        at.output(at.input(0)?);
+        Ok(())
+    }
+
     without_parameters!();
     same_channels!();
 }
@@ -138,6 +144,11 @@ impl Layer for Dropout {
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         out.float(self.p);
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        at.output(at.input(0)?);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Softmax over the channel axis.
 
 use super::{one, one_shape};
+use crate::express::{Attribute, Express};
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::softmax::{softmax, softmax_backward};
@@ -44,6 +45,12 @@ impl Layer for Softmax {
     }
 
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
+        Ok(())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let y = at.operator("Softmax", &[at.input(0)?], vec![("axis", Attribute::Int(1))]);
+        at.output(y);
         Ok(())
     }
 

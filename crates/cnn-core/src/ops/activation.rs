@@ -20,6 +20,12 @@ pub enum ActivationFn {
     HardSwish,
     /// `x sigmoid(x)`
     Silu,
+    /// `tanh(x)`
+    Tanh,
+    /// `x` if `x > 0`, else `alpha (e^x - 1)`
+    Elu(f32),
+    /// `min(max(x, low), high)`; a bound may be infinite
+    Clip(f32, f32),
 }
 
 /// The tensor that an activation's backward pass reads.
@@ -35,10 +41,12 @@ impl ActivationFn {
     /// Which tensor [`activation_backward`] takes as `saved`.
     pub fn backward_needs(self) -> Saved {
         match self {
-            Self::Relu | Self::Relu6 | Self::Sigmoid | Self::HardSigmoid => Saved::Output,
+            Self::Relu | Self::Relu6 | Self::Sigmoid | Self::HardSigmoid | Self::Tanh | Self::Clip(..) => {
+                Saved::Output
+            }
             // With slope >= 0 the output is positive exactly where the input is.
             Self::LeakyRelu(slope) if slope >= 0.0 => Saved::Output,
-            Self::LeakyRelu(_) | Self::HardSwish | Self::Silu => Saved::Input,
+            Self::LeakyRelu(_) | Self::HardSwish | Self::Silu | Self::Elu(_) => Saved::Input,
         }
     }
 }
@@ -53,6 +61,9 @@ pub fn activation(f: ActivationFn, x: &[f32], y: &mut [f32]) {
         ActivationFn::HardSigmoid => map(x, y, hard_sigmoid),
         ActivationFn::HardSwish => map(x, y, hard_swish),
         ActivationFn::Silu => map(x, y, |x| x * sigmoid(x)),
+        ActivationFn::Tanh => map(x, y, f32::tanh),
+        ActivationFn::Elu(alpha) => map(x, y, |x| elu(x, alpha)),
+        ActivationFn::Clip(low, high) => map(x, y, |x| clip(x, low, high)),
     }
 }
 
@@ -66,6 +77,9 @@ pub fn activation_in_place(f: ActivationFn, x: &mut [f32]) {
         ActivationFn::HardSigmoid => map_in_place(x, hard_sigmoid),
         ActivationFn::HardSwish => map_in_place(x, hard_swish),
         ActivationFn::Silu => map_in_place(x, |x| x * sigmoid(x)),
+        ActivationFn::Tanh => map_in_place(x, f32::tanh),
+        ActivationFn::Elu(alpha) => map_in_place(x, |x| elu(x, alpha)),
+        ActivationFn::Clip(low, high) => map_in_place(x, |x| clip(x, low, high)),
     }
 }
 
@@ -93,6 +107,13 @@ pub fn activation_backward(f: ActivationFn, saved: &[f32], grad: &mut [f32]) {
             let s = sigmoid(x);
             g * s * (1.0 + x * (1.0 - s))
         }),
+        ActivationFn::Tanh => zip_in_place(grad, saved, |g, y| g * (1.0 - y * y)),
+        ActivationFn::Elu(alpha) => {
+            zip_in_place(grad, saved, |g, x| if x > 0.0 { g } else { g * alpha * exp(x) });
+        }
+        ActivationFn::Clip(low, high) => {
+            zip_in_place(grad, saved, |g, y| if (y <= low) | (y >= high) { 0.0 } else { g });
+        }
     }
 }
 
@@ -109,6 +130,18 @@ pub(crate) fn relu(x: f32) -> f32 {
 fn relu6(x: f32) -> f32 {
     let y = relu(x);
     if y > 6.0 { 6.0 } else { y }
+}
+
+#[inline(always)]
+fn clip(x: f32, low: f32, high: f32) -> f32 {
+    let y = if x < low { low } else { x };
+    if y > high { high } else { y }
+}
+
+#[inline(always)]
+fn elu(x: f32, alpha: f32) -> f32 {
+    // `exp_m1` keeps its digits near zero, where `exp(x) - 1` loses them
+    if x > 0.0 { x } else { alpha * x.exp_m1() }
 }
 
 #[inline(always)]
