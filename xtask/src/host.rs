@@ -15,7 +15,7 @@ pub struct Host {
     pub os: String,
     /// Version of the compiler in use.
     pub rustc: String,
-    /// Git revision of the sources, with `+dirty` when files differ from it.
+    /// Git revision that this binary was built from, with `-dirty` when files differed from it (see build.rs).
     pub revision: String,
 }
 
@@ -27,7 +27,7 @@ impl Host {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             os: os(),
             rustc: output("rustc", &["--version"]).unwrap_or_else(|| "unknown".into()),
-            revision: revision().unwrap_or_else(|| "unknown".into()),
+            revision: env!("XTASK_REVISION").to_string(),
         }
     }
 }
@@ -42,13 +42,6 @@ fn os() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let pretty = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).map(|n| n.trim_matches('"'));
     format!("{} ({})", pretty.unwrap_or(std::env::consts::OS), std::env::consts::ARCH)
-}
-
-fn revision() -> Option<String> {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let commit = output("git", &["-C", root, "rev-parse", "--short=12", "HEAD"])?;
-    let changed = output("git", &["-C", root, "status", "--porcelain"])?;
-    Some(if changed.is_empty() { commit } else { format!("{commit}+dirty") })
 }
 
 /// What a program prints, or `None` if it cannot be run or fails.

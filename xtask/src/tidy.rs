@@ -159,6 +159,9 @@ mod tests {
         assert!(allowed(&edge("xtask", "cnn-quant")));
         assert!(!allowed(&edge("cnn-quant", "cnn-prune")));
         assert!(!allowed(&edge("cnn-core", "cnn-data")));
+        assert!(allowed(&edge("cnn-onnx", "cnn-core")));
+        assert!(!allowed(&edge("cnn-onnx", "cnn-lightweight")));
+        assert!(allowed(&edge("cnn-cli", "cnn-onnx")));
     }
 
     #[test]
