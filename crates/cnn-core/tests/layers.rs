@@ -103,6 +103,10 @@ proptest! {
             ActivationFn::HardSigmoid,
             ActivationFn::HardSwish,
             ActivationFn::Silu,
+            ActivationFn::Tanh,
+            ActivationFn::Elu(1.3),
+            ActivationFn::Clip(-0.35, 0.45),
+            ActivationFn::Clip(f32::NEG_INFINITY, 0.0),
         ] {
             check(&Activation { function }, &x.mapv(|v| v * 0.9));
         }
@@ -120,6 +124,53 @@ proptest! {
         check(&ChannelMap::pad(6, 1, 2).unwrap(), &x);
         check(&ChannelMap::slice(6, 2, 3).unwrap(), &x);
         check(&ChannelMap::new(6, vec![Some(0), None, Some(0), Some(5)]).unwrap(), &x);
+    }
+
+    #[test]
+    fn axes(x in image(1usize..4).prop_flat_map(|s| strategies::tensor(&s)), keep: bool) {
+        let [_, c, h, w] = [0, 1, 2, 3].map(|i| x.shape()[i]);
+        for order in [[0, 1, 2, 3], [0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 3, 2]] {
+            check(&Transpose::new(order.to_vec()).unwrap(), &x);
+        }
+        for axes in [vec![2, 3], vec![1], vec![3], vec![1, 3, 2]] {
+            check(&Mean::new(axes, keep).unwrap(), &x);
+        }
+        check(&AxisMap::new(2, h, (0..h).step_by(2).map(Some).collect()).unwrap(), &x);
+        check(&AxisMap::new(3, w, vec![Some(1), None, Some(1), Some(w - 1)]).unwrap(), &x);
+        check(&Reshape { shape: vec![c, h * w] }, &x);
+    }
+
+    #[test]
+    fn resizes(
+        x in image(1usize..3).prop_flat_map(|s| strategies::tensor(&s)),
+        size in prop::array::uniform2(1usize..12), coordinates in 0usize..4, mode in 0usize..6,
+    ) {
+        use {NearestRounding::*, ResizeCoordinates::*, ResizeMode::*};
+        let modes = [Linear, Cubic(-0.75), Nearest(PreferFloor), Nearest(PreferCeil), Nearest(Floor), Nearest(Ceil)];
+        let scale = [size[0] as f32 / x.shape()[2] as f32, size[1] as f32 / x.shape()[3] as f32];
+        let coordinates = [HalfPixel, PytorchHalfPixel, AlignCorners, Asymmetric][coordinates];
+        check(&Resize { mode: modes[mode], coordinates, size, scale }, &x);
+    }
+
+    #[test]
+    fn arithmetic(
+        (a, b) in image(1usize..4).prop_flat_map(|s| (strategies::tensor(&s), strategies::tensor(&s))),
+        swapped: bool, axis in 1usize..4,
+    ) {
+        use ArithmeticOperator::*;
+        // away from zero, where a quotient has no derivative
+        let far = |t: &Tensor| t.mapv(|v| v.signum() * (0.7 + v.abs()));
+        let narrow = far(&b).slice_axis(ndarray::Axis(axis), (..1).into()).as_standard_layout().into_owned();
+        let one_image = narrow.index_axis(ndarray::Axis(0), 0).to_owned();
+        for operator in [Add, Sub, Mul, Div] {
+            let layer = Arithmetic { operator };
+            check_gradients(&layer, &[far(&a), narrow.clone()], 2e-2).unwrap();
+            check_gradients(&layer, &[narrow.clone(), far(&a)], 2e-2).unwrap();
+            let full = one_image.clone().insert_axis(ndarray::Axis(0));
+            for constant in [full, one_image.clone(), Tensor::from_elem(vec![], 1.5)] {
+                check(&ArithmeticConstant::new(operator, constant, swapped).unwrap(), &far(&a));
+            }
+        }
     }
 
     #[test]
@@ -148,6 +199,26 @@ proptest! {
 }
 
 #[test]
+fn a_grid_rounds_halves_to_even_and_lets_the_gradient_pass_inside() {
+    use cnn_core::train::{Backward, Pool, Saved, Step};
+    let x = Tensor::from_shape_vec(vec![1, 2, 3], vec![0.25, 0.75, -9.0, 3.0, 300.0, 0.9]).unwrap();
+    let mut layer = FakeQuantize::new(vec![0.5, 1.0], vec![1, 0], 1, 0, 255).unwrap();
+    check_layer(&layer, &x, &Registry::core()).unwrap();
+    let y = layer.infer(&[&x]).unwrap();
+    assert_eq!(y.as_slice().unwrap(), [0.0, 1.0, -0.5, 3.0, 255.0, 1.0]);
+    let mut pool = Pool::default();
+    let mut saved = Saved::default();
+    let mut step = Step { seed: 0, pool: &mut pool, saved: &mut saved };
+    let grad = Tensor::from_elem(vec![1, 2, 3], 2.0);
+    let (shapes, wanted, inputs) = ([x.shape()], [true], [Some(&x)]);
+    let at = Backward { grad, inputs: &inputs, output: None, shapes: &shapes, wanted: &wanted };
+    let dx = layer.trainable().unwrap().backward(at, &mut step).unwrap().remove(0).unwrap();
+    assert_eq!(dx.as_slice().unwrap(), [2.0, 2.0, 0.0, 2.0, 0.0, 2.0]);
+    assert!(FakeQuantize::new(vec![0.0], vec![0], 1, 0, 255).is_err());
+    assert!(FakeQuantize::new(vec![1.0], vec![256], 1, 0, 255).is_err());
+}
+
+#[test]
 fn impossible_shapes_are_errors() {
     let weight = || Tensor::zeros(vec![4, 2, 3, 3]);
     let conv = Conv2d::new(weight(), None, ConvOptions::default()).unwrap();
@@ -160,5 +231,13 @@ fn impossible_shapes_are_errors() {
     assert!(Conv2d::new(weight(), None, ConvOptions::default().groups(0)).is_err());
     assert!(Dropout::new(f32::NAN).is_err());
     assert!(ChannelMap::shuffle(6, 4).is_err());
+    assert!(Transpose::new(vec![1, 0]).is_err());
+    assert!(Transpose::new(vec![0, 1, 1]).is_err());
+    assert!(Mean::new(vec![0], true).is_err());
+    assert!(AxisMap::new(1, 3, vec![Some(0)]).is_err());
+    assert!(AxisMap::new(2, 3, vec![Some(3)]).is_err());
+    let constant =
+        ArithmeticConstant::new(ArithmeticOperator::Add, Tensor::zeros(vec![3, 1]), false).unwrap();
+    assert!(constant.output_shape(&[&[3, 5]]).is_err(), "the batch is not broadcast");
     assert!(Reshape { shape: vec![usize::MAX, 2] }.output_shape(&[&[1, 4]]).is_err());
 }

@@ -31,31 +31,42 @@ macro_rules! same_channels {
 }
 
 mod activation;
+mod arithmetic;
 mod axis_map;
 mod batch_norm;
 mod channel_map;
 mod conv2d;
+mod fake_quantize;
 mod linear;
+mod mean;
 mod merge;
 mod pad;
 mod pool;
 mod reshape;
+mod resize;
 mod simple;
 mod softmax;
+mod transpose;
 
 pub use crate::ops::activation::ActivationFn;
+pub use crate::ops::resize::{NearestRounding, ResizeCoordinates, ResizeMode};
 pub use activation::Activation;
+pub use arithmetic::{Arithmetic, ArithmeticConstant, ArithmeticOperator};
 pub use axis_map::AxisMap;
 pub use batch_norm::BatchNorm;
 pub use channel_map::ChannelMap;
 pub use conv2d::{Conv2d, ConvOptions};
+pub use fake_quantize::FakeQuantize;
 pub use linear::Linear;
+pub use mean::Mean;
 pub use merge::{Add, Concat, Mul};
 pub use pad::Pad;
 pub use pool::{AdaptiveAvgPool, AvgPool2d, GlobalAvgPool, MaxPool2d, Window};
 pub use reshape::{Flatten, Reshape};
+pub use resize::Resize;
 pub use simple::{Dropout, Identity, Input};
 pub use softmax::Softmax;
+pub use transpose::Transpose;
 
 use crate::registry::Registry;
 use crate::tensor::Tensor;
@@ -83,6 +94,12 @@ pub(crate) fn register(registry: &mut Registry) {
     registry.layer("pad", Pad::decode);
     registry.layer("softmax", Softmax::decode);
     registry.layer("axis_map", AxisMap::decode);
+    registry.layer("transpose", Transpose::decode);
+    registry.layer("mean", Mean::decode);
+    registry.layer("arithmetic", Arithmetic::decode);
+    registry.layer("arithmetic_constant", ArithmeticConstant::decode);
+    registry.layer("resize", Resize::decode);
+    registry.layer("fake_quantize", FakeQuantize::decode);
 }
 
 /// The only input of a layer.

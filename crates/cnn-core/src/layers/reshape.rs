@@ -131,6 +131,21 @@ impl Layer for Reshape {
         Ok(())
     }
 
+    fn channels(&self, inputs: &[&[usize]]) -> ChannelRule {
+        match (inputs, self.shape.as_slice()) {
+            ([[_, c, ..]], [to, ..]) if c == to => ChannelRule::Same,
+            ([[_, _, rest @ ..]], [_]) => ChannelRule::Expand(elements(rest)),
+            _ => ChannelRule::Opaque,
+        }
+    }
+
+    fn select(&mut self, keep: Keep<'_>) -> Result<()> {
+        if let (Some(kept), Some(channels)) = (keep.output, self.shape.first_mut()) {
+            *channels = kept.len();
+        }
+        Ok(())
+    }
+
     without_parameters!();
 }
 

@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod adaptive_pool;
 pub mod avg_pool;
+pub mod broadcast;
 mod columns;
 pub mod concat;
 pub mod conv;
@@ -32,6 +33,7 @@ pub mod pool;
 mod reduce;
 #[cfg(any(test, feature = "testing"))]
 pub mod reference;
+pub mod resize;
 pub mod softmax;
 mod tasks;
 mod winograd;
