@@ -141,8 +141,17 @@ pub struct Express<'a> {
 struct Expressed {
     names: Vec<String>,
     taken: HashSet<String>,
-    operators: Vec<(&'static str, Vec<Value>, Value, Vec<(&'static str, Attribute)>)>,
+    operators: Vec<Application>,
     constants: Vec<(Value, Vec<usize>, Numbers)>,
+}
+
+/// An [`Operator`] before its values have their names.
+#[derive(Debug)]
+struct Application {
+    kind: &'static str,
+    inputs: Vec<Value>,
+    output: Value,
+    attributes: Vec<(&'static str, Attribute)>,
 }
 
 impl Expressed {
@@ -172,8 +181,8 @@ impl Express<'_> {
     }
 
     /// The layer's inputs.
-    pub fn inputs(&self) -> &[Value] {
-        &self.inputs
+    pub fn inputs(&self) -> Vec<Value> {
+        self.inputs.clone()
     }
 
     /// The shape of the input at a position, with a batch of one.
@@ -230,9 +239,9 @@ impl Express<'_> {
         inputs: &[Value],
         attributes: Vec<(&'static str, Attribute)>,
     ) -> Value {
-        let value = self.into.value(format!("{}/{kind}", self.node));
-        self.into.operators.push((kind, inputs.to_vec(), value, attributes));
-        value
+        let output = self.into.value(format!("{}/{kind}", self.node));
+        self.into.operators.push(Application { kind, inputs: inputs.to_vec(), output, attributes });
+        output
     }
 
     /// Says which value is the layer's output.
@@ -286,15 +295,16 @@ pub fn express(graph: &Graph, four_bit: bool) -> Result<StandardGraph> {
     let mut output = values[graph.output()];
     if output == input {
         output = into.value("output".to_string());
-        into.operators.push(("Identity", vec![input], output, Vec::new()));
+        let (inputs, attributes) = (vec![input], Vec::new());
+        into.operators.push(Application { kind: "Identity", inputs, output, attributes });
     }
     let name = |value: Value| into.names[value.0].clone();
-    let operators = into.operators.iter().map(|(kind, inputs, output, attributes)| Operator {
-        kind,
-        name: name(*output),
-        inputs: inputs.iter().map(|&i| name(i)).collect(),
-        output: name(*output),
-        attributes: attributes.clone(),
+    let operators = into.operators.iter().map(|o| Operator {
+        kind: o.kind,
+        name: name(o.output),
+        inputs: o.inputs.iter().map(|&i| name(i)).collect(),
+        output: name(o.output),
+        attributes: o.attributes.clone(),
     });
     let operators = operators.collect();
     let names = [name(input), name(output)];
@@ -311,4 +321,56 @@ pub fn express(graph: &Graph, four_bit: bool) -> Result<StandardGraph> {
         operators,
         constants,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::express;
+    use crate::layers::{Add, ChannelMap, Dropout, Flatten, Linear};
+    use crate::tensor::zeros;
+    use crate::Graph;
+
+    fn kinds(graph: &Graph) -> Vec<&'static str> {
+        express(graph, false).unwrap().operators.iter().map(|o| o.kind).collect()
+    }
+
+    #[test]
+    fn a_layer_without_operators_hands_its_input_on() {
+        let mut graph = Graph::new(&[4]);
+        graph.push("drop", Dropout::new(0.5).unwrap()).unwrap();
+        assert_eq!(kinds(&graph), ["Identity"], "input and output of a network are two values");
+        graph.push("fc", Linear::new(zeros(&[2, 4]), None).unwrap()).unwrap();
+        let standard = express(&graph, false).unwrap();
+        assert_eq!(standard.operators[0].inputs, ["input", "fc.weight"]);
+        assert_eq!(standard.output, ("fc".to_string(), vec![2]));
+    }
+
+    #[test]
+    fn names_are_unique_whatever_the_nodes_are_called() {
+        let mut graph = Graph::new(&[2, 3, 3]);
+        graph.push("a", Flatten).unwrap();
+        graph.add("a/Add", Flatten, &["input"]).unwrap();
+        graph.add("b", Add, &["a", "a/Add", "a"]).unwrap();
+        let standard = express(&graph, false).unwrap();
+        let mut names: Vec<&str> = standard.operators.iter().map(|o| o.output.as_str()).collect();
+        assert_eq!(names.last(), Some(&"b"));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), standard.operators.len());
+    }
+
+    #[test]
+    fn a_map_of_channels_takes_the_shortest_form() {
+        let with = |map: ChannelMap| {
+            let mut graph = Graph::new(&[6, 2, 2]);
+            graph.push("map", map).unwrap();
+            kinds(&graph)
+        };
+        assert_eq!(with(ChannelMap::shuffle(6, 3).unwrap()), ["Reshape", "Transpose", "Reshape"]);
+        assert_eq!(with(ChannelMap::pad(6, 1, 2).unwrap()), ["Pad"]);
+        assert_eq!(with(ChannelMap::slice(6, 1, 3).unwrap()), ["Slice"]);
+        assert_eq!(with(ChannelMap::new(6, vec![Some(4), Some(2), Some(0)]).unwrap()), ["Slice"]);
+        assert_eq!(with(ChannelMap::new(6, vec![Some(4), Some(4)]).unwrap()), ["Gather"]);
+        assert_eq!(with(ChannelMap::new(6, vec![Some(4), None, Some(1)]).unwrap()), ["Pad", "Gather"]);
+    }
 }

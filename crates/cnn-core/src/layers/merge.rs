@@ -48,7 +48,7 @@ impl Layer for Add {
 
     fn express(&self, at: &mut Express<'_>) -> Result<()> {
         let mut sum = at.input(0)?;
-        for x in at.inputs()[1..].to_vec() {
+        for x in at.inputs().into_iter().skip(1) {
             sum = at.operator("Add", &[sum, x], Vec::new());
         }
         at.output(sum);
@@ -236,7 +236,7 @@ impl Layer for Concat {
     }
 
     fn express(&self, at: &mut Express<'_>) -> Result<()> {
-        let y = at.operator("Concat", &at.inputs().to_vec(), vec![("axis", Attribute::Int(1))]);
+        let y = at.operator("Concat", &at.inputs(), vec![("axis", Attribute::Int(1))]);
         at.output(y);
         Ok(())
     }
