@@ -10,7 +10,7 @@ pub struct ByteDataset {
     shape: [usize; 3],
     classes: usize,
     pixels: Vec<u8>,
-    labels: Vec<u8>,
+    labels: Vec<u16>,
     preprocess: Preprocess,
     /// For each channel what each of the 256 bytes becomes.
     tables: Vec<[f32; 256]>,
@@ -24,7 +24,7 @@ impl ByteDataset {
     /// not have a mean and a positive std for each channel.
     pub fn new(
         pixels: Vec<u8>,
-        labels: Vec<u8>,
+        labels: Vec<u16>,
         shape: [usize; 3],
         classes: usize,
         preprocess: Preprocess,
@@ -41,19 +41,20 @@ impl ByteDataset {
             return Err(Error::Counts { images: pixels.len() / size, labels: labels.len() });
         }
         if let Some((index, &label)) = labels.iter().enumerate().find(|(_, l)| usize::from(**l) >= classes) {
-            return Err(Error::Label { index, label, classes });
+            return Err(Error::Label { index, label: i64::from(label), classes });
         }
-        let Preprocess { mean, std } = &preprocess;
-        let valid = mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
-        if !valid || [mean.len(), std.len()] != [shape[0]; 2] {
-            return Err(Error::Shape(format!(
-                "a normalisation needs a finite mean and a positive std for each of {} channels",
-                shape[0]
-            )));
-        }
-        let table = |(m, s): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 / 255.0 - m) / s);
-        let tables = mean.iter().zip(std).map(table).collect();
+        let tables = tables(&preprocess, shape[0])?;
         Ok(ByteDataset { shape, classes, pixels, labels, preprocess, tables })
+    }
+
+    /// The same images under another normalisation.
+    ///
+    /// # Errors
+    /// If it is not finite or does not have a mean and a positive std for each channel.
+    pub fn with_preprocess(mut self, preprocess: Preprocess) -> Result<ByteDataset> {
+        self.tables = tables(&preprocess, self.shape[0])?;
+        self.preprocess = preprocess;
+        Ok(self)
     }
 
     /// The bytes of an image, as `[c, h, w]`; `None` if there are not so many images.
@@ -63,7 +64,7 @@ impl ByteDataset {
     }
 
     /// The labels of all images.
-    pub fn labels(&self) -> &[u8] {
+    pub fn labels(&self) -> &[u16] {
         &self.labels
     }
 
@@ -80,6 +81,19 @@ impl ByteDataset {
         };
         (self, rest)
     }
+}
+
+/// For each channel what each of the 256 bytes becomes.
+fn tables(preprocess: &Preprocess, channels: usize) -> Result<Vec<[f32; 256]>> {
+    let Preprocess { mean, std } = preprocess;
+    let valid = mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
+    if !valid || [mean.len(), std.len()] != [channels; 2] {
+        return Err(Error::Shape(format!(
+            "a normalisation needs a finite mean and a positive std for each of {channels} channels"
+        )));
+    }
+    let table = |(m, s): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 / 255.0 - m) / s);
+    Ok(mean.iter().zip(std).map(table).collect())
 }
 
 impl Dataset for ByteDataset {
@@ -143,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let new = |pixels: usize, labels: &[u8], shape, classes, p| {
+        let new = |pixels: usize, labels: &[u16], shape, classes, p| {
             ByteDataset::new(vec![0; pixels], labels.to_vec(), shape, classes, p)
         };
         assert!(matches!(new(7, &[0], [2, 1, 2], 2, two_channels()), Err(Error::Shape(_))));

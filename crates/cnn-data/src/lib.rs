@@ -18,11 +18,22 @@
 
 pub mod augment;
 mod byte_dataset;
+mod decode;
 mod error;
+mod folder;
 pub mod idx;
+mod jpeg;
+mod listing;
 pub mod mnist;
+mod open;
+mod options;
+mod picture;
+mod pictures;
+mod resize;
 
 pub use augment::{Compose, HorizontalFlip, RandomCrop, Shift};
 pub use byte_dataset::ByteDataset;
 pub use error::{Error, Result};
 pub use mnist::Splits;
+pub use open::{Broken, Opened, open};
+pub use options::{Channels, OpenOptions};

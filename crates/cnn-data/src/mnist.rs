@@ -96,7 +96,8 @@ fn digits(images: idx::Idx<3>, labels: idx::Idx<1>, file: &str) -> Result<ByteDa
     if [rows, columns] != [SIDE; 2] {
         return Err(Error::ImageShape { file: file.to_string(), found: [rows, columns], wanted: [SIDE; 2] });
     }
-    ByteDataset::new(images.values, labels.values, [1, SIDE, SIDE], CLASSES, preprocess())
+    let labels = labels.values.into_iter().map(u16::from).collect();
+    ByteDataset::new(images.values, labels, [1, SIDE, SIDE], CLASSES, preprocess())
 }
 
 /// The file under the first of its usual names that exists.
