@@ -1,7 +1,7 @@
 //! MobileNetV1.
 
 use crate::builder::Builder;
-use cnn_core::layers::{ConvOptions, Flatten, GlobalAvgPool};
+use cnn_core::layers::ConvOptions;
 use cnn_core::{Graph, NetworkOptions, Result};
 
 /// Output channels and stride of the depthwise separable blocks (Howard et al. 2017, table 1; the last stride
@@ -22,9 +22,6 @@ const BLOCKS: [(usize, usize); 13] = [
     (1024, 1),
 ];
 
-/// Inputs with a side below this keep their resolution in the first convolution.
-const SMALL: usize = 96;
-
 /// MobileNetV1 (Howard et al. 2017): a convolution of 3 x 3, thirteen blocks of depthwise 3 x 3 and pointwise
 /// convolution, each followed by batch normalization and a rectifier, the mean over the image, and the
 /// classes. At width 1, for 3 x 224 x 224 and 1,000 classes: 4,231,976 parameters, 568,740,352 multiply-adds.
@@ -44,23 +41,14 @@ const SMALL: usize = 96;
 /// ```
 pub fn mobilenet_v1(options: &NetworkOptions) -> Result<Graph> {
     let mut b = Builder::new("mobilenet_v1", options, [3, 224, 224], 1_000)?;
-    let small = b.input[1].min(b.input[2]) < SMALL;
+    let small = b.small();
     let (stem, same) = (b.scaled(32), ConvOptions::default().pad(1));
     b.conv_bn("", "1", stem, 3, same.stride(if small { 1 } else { 2 }))?;
     b.relu("relu1")?;
     for (at, (filters, stride)) in BLOCKS.into_iter().enumerate() {
-        let prefix = format!("block{}.", at + 1);
-        let (inputs, filters) = (b.channels()?, b.scaled(filters));
-        b.conv_bn(&prefix, "1", inputs, 3, same.stride(stride).groups(inputs))?;
-        b.relu(&format!("{prefix}relu1"))?;
-        b.conv_bn(&prefix, "2", filters, 1, ConvOptions::default())?;
-        b.relu(&format!("{prefix}relu2"))?;
+        b.separable(&format!("block{}.", at + 1), filters, stride)?;
     }
-    b.graph.push("pool", GlobalAvgPool)?;
-    b.graph.push("flatten", Flatten)?;
-    let classes = b.classes;
-    b.linear("fc", classes)?;
-    Ok(b.graph)
+    Ok(b.classify()?)
 }
 
 #[cfg(test)]

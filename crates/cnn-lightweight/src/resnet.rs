@@ -1,7 +1,7 @@
-//! Residual networks for small images.
+//! Residual networks for small images; those for large ones are in `resnet_imagenet`.
 
 use crate::builder::Builder;
-use cnn_core::layers::{Add, ChannelMap, ConvOptions, GlobalAvgPool, MaxPool2d, Window};
+use cnn_core::layers::{Add, ChannelMap, ConvOptions, MaxPool2d, Window};
 use cnn_core::{Graph, NetworkOptions, Result};
 
 /// Filters of the three stages.
@@ -22,11 +22,7 @@ fn resnet(name: &'static str, n: usize, options: &NetworkOptions) -> crate::Resu
             residual(&mut b, &format!("stage{}.block{}.", stage + 1, block + 1), filters, stride)?;
         }
     }
-    b.graph.push("pool", GlobalAvgPool)?;
-    b.graph.push("flatten", cnn_core::layers::Flatten)?;
-    let classes = b.classes;
-    b.linear("fc", classes)?;
-    Ok(b.graph)
+    b.classify()
 }
 
 /// `relu(x' + bn(conv(relu(bn(conv(x))))))` with `x' = x`, or, where the size changes, every second pixel of

@@ -107,7 +107,7 @@ fn absurd_options_are_errors_for_every_network() {
     let mut registry = Registry::core();
     cnn_lightweight::register(&mut registry);
     let names: Vec<&str> = registry.network_names().collect();
-    assert_eq!(names.len(), 8);
+    assert_eq!(names.len(), 22);
     let plain = NetworkOptions::default();
     for name in names {
         let options = |change: &dyn Fn(&mut NetworkOptions)| {
