@@ -1,10 +1,11 @@
 //! A convolution whose weights are a codebook and indices.
 
 use crate::codebook_weights::CodebookWeights;
+use crate::express;
 use cnn_core::layers::{Conv2d, ConvOptions};
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::tensor::{slice, tensor};
-use cnn_core::{Cost, Layer, Result, Tensor};
+use cnn_core::{Cost, Express, Layer, Result, Tensor};
 
 /// Packed form of a convolution under `quant.kmeans`.
 ///
@@ -95,5 +96,12 @@ impl Layer for CodebookConv2d {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let inputs = express::codebook(at, &self.weights, self.dense.bias())?;
+        let y = at.operator("Conv", &inputs, self.dense.options.attributes(self.dense.kernel()));
+        at.output(y);
+        Ok(())
     }
 }

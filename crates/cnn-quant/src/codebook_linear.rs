@@ -1,10 +1,12 @@
 //! A fully connected layer whose weights are a codebook and indices.
 
 use crate::codebook_weights::CodebookWeights;
+use crate::express;
+use cnn_core::express::Attribute;
 use cnn_core::layers::Linear;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::tensor::{slice, tensor};
-use cnn_core::{Cost, Layer, Result, Tensor};
+use cnn_core::{Cost, Express, Layer, Result, Tensor};
 
 /// Packed form of a linear layer under `quant.kmeans`.
 ///
@@ -82,5 +84,12 @@ impl Layer for CodebookLinear {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let inputs = express::codebook(at, &self.weights, self.dense.bias())?;
+        let y = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);
+        at.output(y);
+        Ok(())
     }
 }

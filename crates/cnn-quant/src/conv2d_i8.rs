@@ -1,5 +1,6 @@
 //! A convolution in 8-bit integers.
 
+use crate::express;
 use crate::int8_weights::Int8Weights;
 use crate::kernels::int8;
 use cnn_core::cost::Macs;
@@ -7,7 +8,7 @@ use cnn_core::layers::ConvOptions;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::tensor::{slice, slice_mut, zeros};
-use cnn_core::{Cost, Error, Layer, Result, Tensor};
+use cnn_core::{Cost, Error, Express, Layer, Result, Tensor};
 
 /// Packed form of a convolution under `quant.int8`: the input is put on its grid of 256 levels, products of levels are summed
 /// in 32 bits, and the sum with the bias is scaled back: `y_m = s_x s_m (sum (q_x - z_x) (q_w - z_m) + b_m)`.
@@ -110,5 +111,15 @@ impl Layer for Conv2dI8 {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let inputs = express::int8(at, &self.weights)?;
+        let &[_, _, kh, kw] = self.weights.shape() else {
+            return Err(Error::Shape(format!("filters of shape {:?}", self.weights.shape())));
+        };
+        let y = at.operator("Conv", &inputs, self.options.attributes([kh, kw]));
+        at.output(y);
+        Ok(())
     }
 }

@@ -39,6 +39,7 @@ mod codebook_weights;
 mod coding;
 mod conv2d_i8;
 mod error;
+mod express;
 mod grid;
 mod half16;
 mod int8;

@@ -1,11 +1,13 @@
 //! A fully connected layer in 8-bit integers.
 
+use crate::express;
 use crate::int8_weights::Int8Weights;
 use crate::kernels::int8;
 use cnn_core::cost::Macs;
+use cnn_core::express::Attribute;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::tensor::{slice, slice_mut, zeros};
-use cnn_core::{Cost, Error, Layer, Result, Tensor};
+use cnn_core::{Cost, Error, Express, Layer, Result, Tensor};
 
 /// Packed form of a linear layer under `quant.int8`; the arithmetic is that of [`crate::Conv2dI8`].
 #[derive(Debug, Clone)]
@@ -87,5 +89,12 @@ impl Layer for LinearI8 {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let inputs = express::int8(at, &self.weights)?;
+        let y = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);
+        at.output(y);
+        Ok(())
     }
 }

@@ -3,12 +3,12 @@
 use super::kernels::conv_forward;
 use super::linear::flag;
 use super::matrix::SparseMatrix;
-use super::{nonzeros, one, storage};
+use super::{dense, nonzeros, one, storage};
 use cnn_core::layers::{Conv2d, ConvOptions};
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::tensor::{Tensor, slice, slice_mut, zeros};
-use cnn_core::{Cost, Error, Layer, Macs, Result};
+use cnn_core::{Cost, Error, Express, Layer, Macs, Result};
 
 /// A convolution with only the non-zero weights of its filters (`[m, c / groups, kh, kw]`, a row each) stored
 /// and multiplied.
@@ -140,5 +140,14 @@ impl Layer for SparseConv2d {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    /// The standard holds zeros that lie anywhere only as zeros: this is the dense convolution, of the size it was before.
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let shape = [self.weight.rows(), self.channels, self.kernel[0], self.kernel[1]];
+        let inputs = dense(at, &shape, &self.weight, self.bias())?;
+        let y = at.operator("Conv", &inputs, self.options.attributes(self.kernel));
+        at.output(y);
+        Ok(())
     }
 }

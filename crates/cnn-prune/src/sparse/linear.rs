@@ -2,11 +2,12 @@
 
 use super::kernels::linear_forward;
 use super::matrix::SparseMatrix;
-use super::{nonzeros, one, storage};
+use super::{dense, nonzeros, one, storage};
+use cnn_core::express::Attribute;
 use cnn_core::layers::Linear;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::tensor::{Tensor, slice, slice_mut, zeros};
-use cnn_core::{Cost, Error, Layer, Macs, Result};
+use cnn_core::{Cost, Error, Express, Layer, Macs, Result};
 
 /// `y = W x + b` with only the non-zero weights of `W` (`[out, in]`) stored and multiplied.
 ///
@@ -115,5 +116,13 @@ impl Layer for SparseLinear {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    /// The standard holds zeros that lie anywhere only as zeros: this is the dense layer, of the size it was before.
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let inputs = dense(at, &[self.weight.rows(), self.weight.cols()], &self.weight, self.bias())?;
+        let y = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);
+        at.output(y);
+        Ok(())
     }
 }

@@ -10,7 +10,8 @@ pub use conv2d::SparseConv2d;
 pub use linear::SparseLinear;
 pub use matrix::SparseMatrix;
 
-use cnn_core::{Error, Result};
+use cnn_core::express::{Numbers, Value};
+use cnn_core::{Error, Express, Result};
 
 /// The only input of a layer.
 fn one<T: Copy>(inputs: &[T]) -> Result<T> {
@@ -23,4 +24,19 @@ fn one<T: Copy>(inputs: &[T]) -> Result<T> {
 /// Number of values that are not zero.
 fn nonzeros(values: Option<&[f32]>) -> u64 {
     values.unwrap_or_default().iter().filter(|&&v| v != 0.0).count() as u64
+}
+
+/// Input, weights and bias of a layer as its dense form takes them; the matrix has the elements of `shape`.
+fn dense(
+    at: &mut Express<'_>,
+    shape: &[usize],
+    weight: &SparseMatrix,
+    bias: Option<&[f32]>,
+) -> Result<Vec<Value>> {
+    let weight = at.constant("weight", shape, Numbers::F32(weight.to_dense()))?;
+    let mut inputs = vec![at.input(0)?, weight];
+    if let Some(bias) = bias {
+        inputs.push(at.constant("bias", &[bias.len()], Numbers::F32(bias.to_vec()))?);
+    }
+    Ok(inputs)
 }

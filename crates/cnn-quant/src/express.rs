@@ -1,0 +1,94 @@
+//! The packed layers in operators of the standard, for export.
+//!
+//! - A codebook: `Gather(values, Cast(indices))` are the weights. Indices are unsigned bytes, or four bits each for at most 16
+//!   values where four-bit constants are allowed. Entropy coding has no place in the standard.
+//! - 8 bits: the input through `QuantizeLinear` and back, weights and bias as integers through `DequantizeLinear`: the form that
+//!   runtimes recognise and compute in integers.
+
+use crate::codebook_weights::CodebookWeights;
+use crate::grid::Grid;
+use crate::int8_weights::Int8Weights;
+use cnn_core::express::{Attribute, ElementType, Express, Numbers, Value};
+use cnn_core::{Param, Result};
+
+/// Codebooks up to this length have indices of four bits.
+const FOUR_BITS: usize = 16;
+
+/// About the bytes that `Cast` and `Gather` themselves, and the names of their constants, take in a file.
+const OPERATORS: usize = 160;
+
+/// Input, weights and bias of a layer under a codebook. Weights so few that the codebook would not pay are plain floats.
+pub fn codebook(at: &mut Express<'_>, weights: &CodebookWeights, bias: Option<&Param>) -> Result<Vec<Value>> {
+    let (codebook, indices) = (weights.codebook(), weights.indices());
+    let four_bit = at.four_bit && codebook.len() <= FOUR_BITS;
+    let bytes = if four_bit { indices.len().div_ceil(2) } else { indices.len() };
+    let mut inputs = vec![at.input(0)?];
+    if bytes + 4 * codebook.len() + OPERATORS > 4 * indices.len() {
+        inputs.push(at.tensor("weight", &weights.decoded()?)?);
+    } else {
+        let numbers = if four_bit { Numbers::U4(indices.to_vec()) } else { Numbers::U8(indices.to_vec()) };
+        let values = at.constant("codebook", &[codebook.len()], Numbers::F32(codebook.to_vec()))?;
+        let indices = at.constant("indices", weights.shape(), numbers)?;
+        let wide = at.operator("Cast", &[indices], vec![("to", Attribute::Type(ElementType::I32))]);
+        inputs.push(at.operator("Gather", &[values, wide], Vec::new()));
+    }
+    if let Some(bias) = bias {
+        inputs.push(at.param("bias", bias)?);
+    }
+    Ok(inputs)
+}
+
+/// Input, weights and bias of an 8-bit layer, each as floats made of integers.
+///
+/// Weights are unsigned with a zero point for each output channel, 128 on the symmetric grid: the same byte a weight as signed
+/// ones, but processors without an instruction for it saturate sums of products of unsigned and signed bytes at 16 bits.
+pub fn int8(at: &mut Express<'_>, weights: &Int8Weights) -> Result<Vec<Value>> {
+    let (input, grids) = (weights.input(), weights.grids());
+    let scale = at.constant("input_scale", &[], Numbers::F32(vec![input.step]))?;
+    let zero = at.constant("input_zero", &[], Numbers::U8(vec![zero_point(&input)]))?;
+    // rounds to even and saturates, as `Grid::level` does
+    let x = at.operator("QuantizeLinear", &[at.input(0)?, scale, zero], Vec::new());
+    let mut inputs = vec![at.operator("DequantizeLinear", &[x, scale, zero], Vec::new())];
+
+    let channels = [grids.len()];
+    let rows = || weights.levels().chunks(weights.levels().len() / grids.len().max(1)).zip(grids);
+    // between 0 and 255 since `low <= level <= high <= low + 255`
+    let bytes =
+        rows().flat_map(|(row, g)| row.iter().map(|&l| (l + i16::from(zero_point(g))) as u8)).collect();
+    let bytes = at.constant("weight", weights.shape(), Numbers::U8(bytes))?;
+    let scales =
+        at.constant("weight_scale", &channels, Numbers::F32(grids.iter().map(|g| g.step).collect()))?;
+    let zeros = at.constant("weight_zero", &channels, Numbers::U8(grids.iter().map(zero_point).collect()))?;
+    let each_channel = || vec![("axis", Attribute::Int(0))];
+    inputs.push(at.operator("DequantizeLinear", &[bytes, scales, zeros], each_channel()));
+
+    let Some(bias) = weights.bias() else { return Ok(inputs) };
+    let scales: Vec<f32> = grids.iter().map(|g| input.step * g.step).collect();
+    // a runtime adds the bias to the sum in 32 bits, while `Int8Weights::finish` has 64
+    let fits =
+        rows().zip(bias).all(|((row, _), &b)| most(row, &input) + i64::from(b).abs() <= i64::from(i32::MAX));
+    inputs.push(match fits {
+        true => {
+            let bias = at.constant("bias", &channels, Numbers::I32(bias.to_vec()))?;
+            let scales = at.constant("bias_scale", &channels, Numbers::F32(scales))?;
+            at.operator("DequantizeLinear", &[bias, scales], each_channel())
+        }
+        // of floats, it keeps the whole layer in floats
+        false => {
+            let values = bias.iter().zip(scales).map(|(&b, s)| b as f32 * s).collect();
+            at.constant("bias", &channels, Numbers::F32(values))?
+        }
+    });
+    Ok(inputs)
+}
+
+/// Where level 0 is among the bytes: `z`, and 128 on the symmetric grid.
+fn zero_point(grid: &Grid) -> u8 {
+    (255 - grid.high) as u8
+}
+
+/// A bound of the absolute sum of products with any input levels.
+fn most(row: &[i16], input: &Grid) -> i64 {
+    let largest = i64::from(input.high.max(-input.low));
+    row.iter().map(|&l| i64::from(l).abs()).sum::<i64>() * largest
+}
