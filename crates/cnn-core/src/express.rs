@@ -326,9 +326,9 @@ pub fn express(graph: &Graph, four_bit: bool) -> Result<StandardGraph> {
 #[cfg(test)]
 mod tests {
     use super::express;
+    use crate::Graph;
     use crate::layers::{Add, ChannelMap, Dropout, Flatten, Linear};
     use crate::tensor::zeros;
-    use crate::Graph;
 
     fn kinds(graph: &Graph) -> Vec<&'static str> {
         express(graph, false).unwrap().operators.iter().map(|o| o.kind).collect()

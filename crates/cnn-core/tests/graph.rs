@@ -200,3 +200,19 @@ fn capture_returns_inner_activations() {
     );
     assert_eq!(inner[2], g.infer(&x).unwrap());
 }
+
+#[test]
+fn a_graph_from_all_its_nodes() {
+    use cnn_core::layers::{Add, Flatten};
+    use cnn_core::{Error, Graph, Layer};
+    let node =
+        |name: &str, layer: Box<dyn Layer>, inputs: &[usize]| (name.to_string(), layer, inputs.to_vec());
+    let nodes = vec![node("a", Box::new(Flatten), &[0]), node("b", Box::new(Add), &[1, 1])];
+    let graph = Graph::from_nodes(&[2, 3, 3], nodes).unwrap();
+    assert_eq!((graph.output(), graph.shapes(4).unwrap()[2].as_slice()), (2, [4, 18].as_slice()));
+    let twice = vec![node("a", Box::new(Flatten), &[0]), node("a", Box::new(Flatten), &[1])];
+    assert!(matches!(Graph::from_nodes(&[2], twice), Err(Error::DuplicateNode(_))));
+    assert!(Graph::from_nodes(&[2], vec![node("input", Box::new(Flatten), &[0])]).is_err());
+    assert!(Graph::from_nodes(&[2], vec![node("a", Box::new(Flatten), &[1])]).is_err(), "it reads itself");
+    assert!(Graph::from_nodes(&[2], vec![node("a", Box::new(Flatten), &[7])]).is_err());
+}
