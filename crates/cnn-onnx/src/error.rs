@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
