@@ -24,8 +24,11 @@ pub enum Error {
         /// The largest number of weights.
         limit: usize,
     },
-    /// A convolution that cannot be replaced by a depthwise separable one.
-    #[error("a convolution with {0} cannot be replaced by a depthwise separable one")]
+    /// A layer that cannot be replaced.
+    #[error(
+        "it cannot be replaced by a light form: {0}; replaced are convolutions with one group and a kernel \
+             larger than 1 x 1"
+    )]
     NotReplaceable(String),
     /// A parameter of the convolution carries a constraint, which the replacement would drop.
     #[error(
@@ -35,15 +38,12 @@ pub enum Error {
     /// Weights that are NaN or infinite.
     #[error("the convolution has weights that are not finite; train it again")]
     NotFinite,
+    /// The singular values of weights could not be found.
+    #[error("the singular values of the weights were not found; train the layer again, or skip it")]
+    NoSingularValues,
     /// No convolution was found that can be replaced.
-    #[error(
-        "no convolution can be replaced: needed are one group, a kernel larger than 1 x 1, no constraint, \
-         and at least {min_inputs} input channels (`min_inputs`) in a selected layer"
-    )]
-    Nothing {
-        /// The least number of input channels.
-        min_inputs: usize,
-    },
+    #[error("no convolution can be replaced: {0}")]
+    Nothing(String),
     /// An error of the core.
     #[error(transparent)]
     Core(#[from] cnn_core::Error),

@@ -1,16 +1,51 @@
-//! Light structures: networks by name, and standard convolutions replaced by depthwise separable ones.
+//! Light structures: networks by name, and light forms in the place of standard convolutions of a trained
+//! network.
 //!
-//! - [`lenet5`], [`lenet_300_100`]: the classic small networks for digits (LeCun, Bottou, Bengio, Haffner
-//!   1998, in the forms that the compression literature compares on: Han et al. 2015).
-//! - [`resnet20`] to [`resnet110`]: residual networks for small images (He, Zhang, Ren, Sun 2016, section
-//!   4.2).
-//! - [`mobilenet_v1`]: depthwise separable throughout (Howard et al. 2017).
-//! - [`separable`]: the depthwise separable convolution nearest to a trained one; [`SubstituteSeparable`]
-//!   puts it into a network and fine-tunes, as the method `light.separable`.
-//! - [`cost`]: what the operations cost, in formulas.
+//! Networks, one builder each; multiply-adds are for 3 x 224 x 224 and 1,000 classes, unless the network is
+//! for small images:
+//!
+//! | name | paper | parameters | multiply-adds |
+//! |---|---|---|---|
+//! | [`vgg16`] | Simonyan & Zisserman 2015 | 138,357,544 | 15,470,264,320 |
+//! | [`resnet18`] | He, Zhang, Ren, Sun 2016 | 11,689,512 | 1,814,073,344 |
+//! | [`resnet34`] | | 21,797,672 | 3,663,761,408 |
+//! | [`resnet50`] (v1.5) | | 25,557,032 | 4,089,184,256 |
+//! | [`resnet20`], [`resnet32`], [`resnet44`], [`resnet56`], [`resnet110`] | the same, section 4.2, for CIFAR-10 | 269,722 to 1,727,962 | 40,551,040 to 252,887,680 |
+//! | [`squeezenet1_0`] | Iandola et al. 2016 | 1,248,424 | 818,924,576 |
+//! | [`squeezenet1_1`] | | 1,235,496 | 349,151,936 |
+//! | [`mobilenet_v1`] | Howard et al. 2017 | 4,231,976 | 568,740,352 |
+//! | [`mobilenet_v2`] | Sandler et al. 2018 | 3,504,872 | 300,774,272 |
+//! | [`fd_mobilenet`] | Qin et al. 2018 | 2,901,288 | 144,489,728 |
+//! | [`shufflenet_v1_g3`], and `_g1`, `_g2`, `_g4`, `_g8` | Zhang et al. 2018 | 1,865,728 | 137,460,672 |
+//! | [`shufflenet_v2`] | Ma et al. 2018 | 2,278,604 | 144,907,992 |
+//! | [`lenet5`] | LeCun et al. 1998, in the form of Han et al. 2015 | 431,080 | 2,293,000 |
+//! | [`lenet_300_100`] | | 266,610 | 266,200 |
 //!
 //! All networks take [`cnn_core::NetworkOptions`]: input shape, classes, width multiplier, seed. With a width
-//! below 1 they serve as students.
+//! below 1 they serve as students. Networks for large images have a **stride plan for small ones** (a side
+//! below 96 pixels): the strides that become 1 are
+//!
+//! | network | become 1 | last map at 32 x 32 |
+//! |---|---|---|
+//! | [`vgg16`] | none; batch normalization, one hidden layer of 512 | 1 x 1 |
+//! | [`resnet18`] to [`resnet50`] | the first convolution (3 x 3, not 7 x 7), no max pooling after it | 4 x 4 |
+//! | [`squeezenet1_0`], [`squeezenet1_1`] | the first convolution (3 x 3, padded) | 4 x 4 |
+//! | [`mobilenet_v1`] | the first convolution | 2 x 2 |
+//! | [`mobilenet_v2`] | the first convolution, the first block of 24 channels | 4 x 4 |
+//! | [`fd_mobilenet`] | the first convolution, the first block | 4 x 4 |
+//! | [`shufflenet_v1_g3`] and the like, [`shufflenet_v2`] | the first convolution, no max pooling after it | 4 x 4 |
+//!
+//! Forms that replace a standard convolution of `M` filters `K x K` over `N` channels, each the nearest of
+//! its kind in least squares over the weights, and the methods that put them into a network and fine-tune:
+//!
+//! | form | method | cost over the standard convolution |
+//! |---|---|---|
+//! | [`separable`]: `r` depthwise filters a channel, pointwise | `light.separable`, [`SubstituteSeparable`] | `r (1 / M + 1 / K^2)` |
+//! | [`group_shuffle`]: `g` groups, shuffle, grouped pointwise | `light.group_shuffle`, [`SubstituteGroupShuffle`] | `(1 + 1 / K^2) / g` for `N = M` |
+//! | [`inverted_residual`]: expansion `t`, depthwise, projection | `light.inverted_residual`, [`SubstituteInverted`] | `t (2 / K^2 + 1 / M)` for `N = M` |
+//!
+//! Each method's `substitute` says, for each layer, how far off the weights are and what the layer costs now
+//! ([`Substitution`]). [`cost`] has the formulas.
 //!
 //! ```
 //! use cnn_core::{Compressor, NetworkOptions, Registry, Run, testing::stripes, train::TrainSettings};
@@ -30,65 +65,21 @@
 //! # Ok::<(), cnn_core::Error>(())
 //! ```
 
-mod builder;
 pub mod cost;
 mod error;
-mod fd_mobilenet;
-mod lenet5;
-mod lenet_300_100;
-mod mobilenet_v1;
-mod mobilenet_v2;
-mod resnet;
-mod resnet_imagenet;
-mod separable;
-mod shufflenet_v1;
-mod shufflenet_v2;
-mod squeezenet;
+mod forms;
+mod networks;
 mod substitute;
-mod vgg16;
 
 pub use error::{Error, Result};
-pub use fd_mobilenet::fd_mobilenet;
-pub use lenet_300_100::lenet_300_100;
-pub use lenet5::lenet5;
-pub use mobilenet_v1::mobilenet_v1;
-pub use mobilenet_v2::mobilenet_v2;
-pub use resnet::{resnet20, resnet32, resnet44, resnet56, resnet110};
-pub use resnet_imagenet::{resnet18, resnet34, resnet50};
-pub use separable::{Separable, separable};
-pub use shufflenet_v1::{
-    shufflenet_v1_g1, shufflenet_v1_g2, shufflenet_v1_g3, shufflenet_v1_g4, shufflenet_v1_g8,
-};
-pub use shufflenet_v2::shufflenet_v2;
-pub use squeezenet::{squeezenet1_0, squeezenet1_1};
-pub use substitute::{SubstituteSeparable, Substitution, substitute};
-pub use vgg16::vgg16;
+pub use forms::{GroupShuffle, InvertedResidual, Separable, group_shuffle, inverted_residual, separable};
+pub use networks::*;
+pub use substitute::{SubstituteGroupShuffle, SubstituteInverted, SubstituteSeparable, Substitution};
 
 use cnn_core::Registry;
 
-/// Adds the networks and the method `light.separable`.
+/// Adds the networks, and the methods `light.separable`, `light.group_shuffle` and `light.inverted_residual`.
 pub fn register(registry: &mut Registry) {
-    registry.network("lenet5", lenet5);
-    registry.network("lenet_300_100", lenet_300_100);
-    registry.network("resnet20", resnet20);
-    registry.network("resnet32", resnet32);
-    registry.network("resnet44", resnet44);
-    registry.network("resnet56", resnet56);
-    registry.network("resnet110", resnet110);
-    registry.network("resnet18", resnet18);
-    registry.network("resnet34", resnet34);
-    registry.network("resnet50", resnet50);
-    registry.network("vgg16", vgg16);
-    registry.network("squeezenet1_0", squeezenet1_0);
-    registry.network("squeezenet1_1", squeezenet1_1);
-    registry.network("mobilenet_v1", mobilenet_v1);
-    registry.network("mobilenet_v2", mobilenet_v2);
-    registry.network("fd_mobilenet", fd_mobilenet);
-    registry.network("shufflenet_v1_g1", shufflenet_v1_g1);
-    registry.network("shufflenet_v1_g2", shufflenet_v1_g2);
-    registry.network("shufflenet_v1_g3", shufflenet_v1_g3);
-    registry.network("shufflenet_v1_g4", shufflenet_v1_g4);
-    registry.network("shufflenet_v1_g8", shufflenet_v1_g8);
-    registry.network("shufflenet_v2", shufflenet_v2);
-    registry.method(substitute::NAME, substitute::build);
+    networks::register(registry);
+    substitute::register(registry);
 }

@@ -1,11 +1,11 @@
 //! MobileNetV2.
 
-use crate::builder::{Builder, divisible};
+use super::builder::{Builder, divisible};
 use cnn_core::layers::{Activation, ActivationFn, Add, ConvOptions, Dropout, Flatten, GlobalAvgPool};
 use cnn_core::{Graph, NetworkOptions, Result};
 
-/// Expansion `t`, channels `c`, repetitions `n` and stride `s` of the inverted residual blocks (Sandler et al.
-/// 2018, table 2).
+/// Expansion `t`, channels `c`, repetitions `n` and stride `s` of the inverted residual blocks (Sandler et
+/// al. 2018, table 2).
 const BLOCKS: [(usize, usize, usize, usize); 7] = [
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -21,9 +21,9 @@ const LAST: usize = 1280;
 const DIVISOR: usize = 8;
 
 /// MobileNetV2 (Sandler et al. 2018, table 2): a convolution of 3 x 3, seventeen inverted residual blocks, a
-/// convolution of 1 x 1 to 1,280 channels, the mean over the image, and the classes; batch normalization after
-/// each convolution, and `min(max(x, 0), 6)` after all but those that end a block. At width 1, for 3 x 224 x
-/// 224 and 1,000 classes: 3,504,872 parameters, 300,774,272 multiply-adds.
+/// convolution of 1 x 1 to 1,280 channels, the mean over the image, and the classes; batch normalization
+/// after each convolution, and `min(max(x, 0), 6)` after all but those that end a block. At width 1, for 3 x
+/// 224 x 224 and 1,000 classes: 3,504,872 parameters, 300,774,272 multiply-adds.
 ///
 /// Channels under the width multiplier are rounded to multiples of 8 and not below nine tenths, as in the
 /// authors' code; a width below 1 does not shrink the last convolution (section 4.1 of the paper). Weights of

@@ -1,6 +1,6 @@
 //! VGG-16.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::{
     AdaptiveAvgPool, Conv2d, ConvOptions, Dropout, Flatten, GlobalAvgPool, MaxPool2d, Window,
 };

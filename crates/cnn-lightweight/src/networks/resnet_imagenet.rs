@@ -1,6 +1,6 @@
 //! Residual networks for large images; those for small ones are in `resnet`.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::{Add, ConvOptions, MaxPool2d, Window};
 use cnn_core::{Graph, NetworkOptions, Result};
 
@@ -43,8 +43,8 @@ fn resnet(
     b.classify()
 }
 
-/// `relu(F(x) + x')`. `F` is two convolutions of 3 x 3, or 1 x 1, 3 x 3, 1 x 1 with four times the channels at
-/// the end (figure 5), each with batch normalization. `x' = x`, or, where the size changes, a normalized
+/// `relu(F(x) + x')`. `F` is two convolutions of 3 x 3, or 1 x 1, 3 x 3, 1 x 1 with four times the channels
+/// at the end (figure 5), each with batch normalization. `x' = x`, or, where the size changes, a normalized
 /// convolution of 1 x 1 (option B).
 fn residual(
     b: &mut Builder,
@@ -81,14 +81,14 @@ macro_rules! depth {
     ($name:ident, $blocks:expr, $bottleneck:literal, $form:literal, $params:literal, $macs:literal) => {
         #[doc = concat!(
             "`", stringify!($name), "`: the ImageNet ResNet of that depth (He et al. 2016, table 1), ", $form,
-            " Shortcuts by projection where the size changes (option B), weights of convolutions by He's rule as \
-             section 3.4 says. At width 1, for 3 x 224 x 224 and 1,000 classes: ", $params, " parameters, ", $macs,
-            " multiply-adds."
+            " Shortcuts by projection where the size changes (option B), weights of convolutions by He's \
+             rule as section 3.4 says. At width 1, for 3 x 224 x 224 and 1,000 classes: ", $params,
+            " parameters, ", $macs, " multiply-adds."
         )]
         ///
         /// # Small images
-        /// With a side of less than 96 pixels, the first convolution is 3 x 3 with stride 1 (not 7 x 7 with 2) and
-        /// there is no max pooling, so that 32 x 32 becomes 4 x 4 at the end, not 1 x 1.
+        /// With a side of less than 96 pixels, the first convolution is 3 x 3 with stride 1 (not 7 x 7 with
+        /// 2) and there is no max pooling, so that 32 x 32 becomes 4 x 4 at the end, not 1 x 1.
         ///
         /// # Errors
         /// If an option is out of range.
@@ -118,7 +118,8 @@ depth!(
     resnet50,
     [3, 4, 6, 3],
     true,
-    "with bottlenecks in the form known as v1.5: the stride is on the 3 x 3 convolution, not on the 1 x 1 before it.",
+    "with bottlenecks in the form known as v1.5: the stride is on the 3 x 3 convolution, not on the 1 x 1 \
+     before it.",
     "25,557,032",
     "4,089,184,256"
 );

@@ -1,6 +1,6 @@
 //! ShuffleNetV1.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::{Add, AvgPool2d, ChannelMap, Concat, ConvOptions, MaxPool2d, Window};
 use cnn_core::{Graph, NetworkOptions, Result};
 
@@ -35,7 +35,8 @@ fn shufflenet(
                 prefix: format!("stage{}.unit{}.", at + 2, index + 1),
                 outputs: first << at,
                 groups,
-                // the first unit reads so few channels that its first convolution is not grouped (section 3.3)
+                // the first unit reads so few channels that its first convolution is not grouped (section
+                // 3.3)
                 first_groups: if at == 0 && index == 0 { 1 } else { groups },
                 halves: index == 0,
             };
@@ -54,9 +55,9 @@ struct Unit {
 }
 
 impl Unit {
-    /// Figure 2 of the paper: a grouped convolution of 1 x 1 to a quarter of the channels, the channel shuffle,
-    /// a depthwise convolution of 3 x 3, a grouped one of 1 x 1; then the input is added (b), or, with stride 2,
-    /// its average pooling is put before the channels (c).
+    /// Figure 2 of the paper: a grouped convolution of 1 x 1 to a quarter of the channels, the channel
+    /// shuffle, a depthwise convolution of 3 x 3, a grouped one of 1 x 1; then the input is added (b), or,
+    /// with stride 2, its average pooling is put before the channels (c).
     fn push(&self, b: &mut Builder) -> crate::Result<()> {
         let (input, channels) = (b.last(), b.channels()?);
         let name = |part: &str| format!("{}{part}", self.prefix);
@@ -90,13 +91,13 @@ macro_rules! groups {
                     " channels in stage 2, twice as many in each of the two stages after it.", $more
                 )]
         ///
-        /// Under the width multiplier the channels of stage 2 are rounded to a multiple of 4 times the groups, those
-        /// of the first convolution to one of the groups. Weights of convolutions by He's rule, each followed by
-        /// batch normalization.
+        /// Under the width multiplier the channels of stage 2 are rounded to a multiple of 4 times the
+        /// groups, those of the first convolution to one of the groups. Weights of convolutions by He's rule,
+        /// each followed by batch normalization.
         ///
         /// # Small images
-        /// With a side of less than 96 pixels the first convolution has stride 1 and there is no max pooling, so that
-        /// 32 x 32 becomes 4 x 4 at the end, not 1 x 1.
+        /// With a side of less than 96 pixels the first convolution has stride 1 and there is no max pooling,
+        /// so that 32 x 32 becomes 4 x 4 at the end, not 1 x 1.
         ///
         /// # Errors
         /// If an option is out of range.

@@ -199,8 +199,8 @@ impl Builder {
     }
 }
 
-/// The multiple of `divisor` nearest to `channels`, at least one, and not below nine tenths of `channels`: the
-/// rule of MobileNetV2's authors for fractions of channels (`_make_divisible` of their code).
+/// The multiple of `divisor` nearest to `channels`, at least one, and not below nine tenths of `channels`:
+/// the rule of MobileNetV2's authors for fractions of channels (`_make_divisible` of their code).
 pub(crate) fn divisible(channels: f64, divisor: usize) -> usize {
     let step = divisor as f64;
     let nearest = ((channels / step + 0.5).floor() as usize).max(1) * divisor;

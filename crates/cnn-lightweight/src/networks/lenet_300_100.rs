@@ -1,6 +1,6 @@
 //! LeNet-300-100.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::Flatten;
 use cnn_core::{Graph, NetworkOptions, Result};
 

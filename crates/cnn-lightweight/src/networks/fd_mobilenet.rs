@@ -1,6 +1,6 @@
 //! FD-MobileNet.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::ConvOptions;
 use cnn_core::{Graph, NetworkOptions, Result};
 
@@ -26,8 +26,8 @@ const BLOCKS: [(usize, usize); 11] = [
 /// 1,000 classes: 2,901,288 parameters, 144,489,728 multiply-adds. Weights of convolutions by He's rule.
 ///
 /// # Small images
-/// With a side of less than 96 pixels the first convolution and the first block have stride 1, so that 32 x 32
-/// becomes 4 x 4 at the end, not 1 x 1; the other three strides of 2 still come within five blocks.
+/// With a side of less than 96 pixels the first convolution and the first block have stride 1, so that 32 x
+/// 32 becomes 4 x 4 at the end, not 1 x 1; the other three strides of 2 still come within five blocks.
 ///
 /// # Errors
 /// If an option is out of range.

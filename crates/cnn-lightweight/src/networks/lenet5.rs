@@ -1,6 +1,6 @@
 //! LeNet-5.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::{Conv2d, ConvOptions, Flatten, MaxPool2d, Window};
 use cnn_core::tensor::zeros;
 use cnn_core::{Graph, NetworkOptions, Result};

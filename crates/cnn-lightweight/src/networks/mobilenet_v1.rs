@@ -1,6 +1,6 @@
 //! MobileNetV1.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::ConvOptions;
 use cnn_core::{Graph, NetworkOptions, Result};
 

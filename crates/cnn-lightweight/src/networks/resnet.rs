@@ -1,6 +1,6 @@
 //! Residual networks for small images; those for large ones are in `resnet_imagenet`.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::{Add, ChannelMap, ConvOptions, MaxPool2d, Window};
 use cnn_core::{Graph, NetworkOptions, Result};
 

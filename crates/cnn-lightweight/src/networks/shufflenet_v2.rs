@@ -1,6 +1,6 @@
 //! ShuffleNetV2.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::{ChannelMap, Concat, ConvOptions, MaxPool2d, Window};
 use cnn_core::{Graph, NetworkOptions, Result};
 
@@ -76,8 +76,8 @@ fn channels(width: f64) -> [usize; 3] {
     })
 }
 
-/// Figure 3 (c): half of the channels pass, the other half goes through 1 x 1, depthwise 3 x 3 and 1 x 1; then
-/// both are shuffled.
+/// Figure 3 (c): half of the channels pass, the other half goes through 1 x 1, depthwise 3 x 3 and 1 x 1;
+/// then both are shuffled.
 fn unit(b: &mut Builder, prefix: &str) -> crate::Result<()> {
     let (input, channels) = (b.last(), b.channels()?);
     let name = |part: &str| format!("{prefix}{part}");

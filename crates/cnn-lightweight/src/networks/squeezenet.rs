@@ -1,6 +1,6 @@
 //! SqueezeNet.
 
-use crate::builder::Builder;
+use super::builder::Builder;
 use cnn_core::layers::{Concat, Conv2d, ConvOptions, Dropout, Flatten, GlobalAvgPool, MaxPool2d, Window};
 use cnn_core::tensor::zeros;
 use cnn_core::{Graph, NetworkOptions, Result};
@@ -46,14 +46,16 @@ fn squeezenet(version: &Version, options: &NetworkOptions) -> crate::Result<Grap
     let weight = b.init.normal(&shape, LAST_STD)?;
     let last = Conv2d::new(weight, Some(zeros(&shape[..1])), ConvOptions::default())?;
     b.graph.push("conv10", last)?;
-    b.relu("relu10")?;
+    if !b.small() {
+        b.relu("relu10")?;
+    }
     b.graph.push("pool10", GlobalAvgPool)?;
     b.graph.push("flatten", Flatten)?;
     Ok(b.graph)
 }
 
-/// The fire module (section 3.2): `squeeze` filters of 1 x 1, then `expand` of 1 x 1 and as many of 3 x 3 side
-/// by side, all with rectifiers.
+/// The fire module (section 3.2): `squeeze` filters of 1 x 1, then `expand` of 1 x 1 and as many of 3 x 3
+/// side by side, all with rectifiers.
 fn fire(b: &mut Builder, prefix: &str, squeeze: usize, expand: usize) -> crate::Result<()> {
     let name = |part: &str| format!("{prefix}{part}");
     let point = ConvOptions::default();
@@ -74,13 +76,15 @@ macro_rules! version {
             " multiply-adds (torchvision's form: no padding in the first convolution, poolings rounded up)."
         )]
         ///
-        /// There is no fully connected layer: the last convolution has a filter for each class, and the answer is
-        /// the mean over its map. Weights by He's rule, in the last convolution with standard deviation 0.01, biases
-        /// zero, as torchvision starts it.
+        /// There is no fully connected layer: the last convolution has a filter for each class, and the
+        /// answer is the mean over its map. Weights by He's rule, in the last convolution with standard
+        /// deviation 0.01, biases zero, as torchvision starts it.
         ///
         /// # Small images
-        /// With a side of less than 96 pixels, the first convolution is 3 x 3, padded, with stride 1: 32 x 32 becomes
-        /// 4 x 4 at the end, not 1 x 1.
+        /// With a side of less than 96 pixels, the first convolution is 3 x 3, padded, with stride 1: 32 x 32
+        /// becomes 4 x 4 at the end, not 1 x 1. The rectifier after the last convolution is left out: with
+        /// few classes, those whose map is negative early in training get no gradient through it and are
+        /// never learnt.
         ///
         /// # Errors
         /// If an option is out of range, or the image is smaller than 12 x 12.
@@ -93,8 +97,8 @@ macro_rules! version {
 version!(
     squeezenet1_0,
     Version { name: "squeezenet1_0", filters: 96, kernel: 7, pools: [2, 5, 9] },
-    "SqueezeNet 1.0 (Iandola et al. 2016, table 1): a convolution of 7 x 7, eight fire modules, a convolution of \
-     1 x 1.",
+    "SqueezeNet 1.0 (Iandola et al. 2016, table 1): a convolution of 7 x 7, eight fire modules, a convolution \
+     of 1 x 1.",
     "1,248,424",
     "818,924,576"
 );
