@@ -63,6 +63,11 @@ impl ByteDataset {
         self.pixels.chunks_exact(size).nth(index)
     }
 
+    /// The bytes of all images, one after the other.
+    pub fn into_pixels(self) -> Vec<u8> {
+        self.pixels
+    }
+
     /// The labels of all images.
     pub fn labels(&self) -> &[u16] {
         &self.labels

@@ -25,3 +25,23 @@ fn next_marker(bytes: &[u8]) -> Option<usize> {
     let marks = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd8);
     bytes.windows(2).position(marks).map(|at| at + 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Start, a segment whose contents look like an end, a scan with a stuffed byte and a restart marker, fill, end.
+    const WHOLE: &[u8] = &[
+        0xff, 0xd8, 0xff, 0xe0, 0, 4, 0xff, 0xd9, 0xff, 0xda, 0, 3, 1, 7, 0xff, 0, 8, 0xff, 0xd0, 9, 0xff,
+        0xff, 0xd9,
+    ];
+
+    #[test]
+    fn only_the_end_of_the_picture_counts() {
+        assert!(is_whole(WHOLE));
+        assert!(is_whole(&[WHOLE, &[1, 2, 3]].concat()));
+        for length in 0..WHOLE.len() {
+            assert!(!is_whole(&WHOLE[..length]), "{length}");
+        }
+    }
+}

@@ -91,6 +91,17 @@ pub fn load_dir(directory: &Path) -> Result<Splits> {
     Ok(Splits { train, validation, test })
 }
 
+/// Whether a directory has at least one of the four files.
+pub(crate) fn is_mnist(directory: &Path) -> bool {
+    let names = [
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ];
+    names.iter().any(|name| find(directory, name).is_ok())
+}
+
 fn digits(images: idx::Idx<3>, labels: idx::Idx<1>, file: &str) -> Result<ByteDataset> {
     let [_, rows, columns] = images.axes;
     if [rows, columns] != [SIDE; 2] {

@@ -1,7 +1,9 @@
 //! One door to all data that a user may have.
 
-use crate::{Error, OpenOptions, Result, folder, listing};
+use crate::arrays::Images;
+use crate::{ByteDataset, Error, OpenOptions, Result, arrays, cifar, folder, listing, mnist, npy, npz};
 use cnn_core::Dataset;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A picture that was left out.
@@ -36,20 +38,123 @@ impl Opened {
     }
 }
 
-/// Opens the data set at `path`.
+/// Opens the data set at `path`, whatever it is:
+///
+/// | what is there | `kind` | parts |
+/// |---|---|---|
+/// | folder with `train/`, `val/` (or `validation/`), `test/`, each with a folder for each class | `image folder` | those that are there |
+/// | folder with a folder for each class | `class folders` | test |
+/// | folder of pictures, and `labels` | `labelled folder` | test |
+/// | folder with the files of CIFAR's binary version (or with the folder that holds them) | `cifar-10`, `cifar-100` | train, test |
+/// | folder with the four IDX files of MNIST | `idx` | train, validation, test (see [`mnist::load_dir`]) |
+/// | `.npz` with `x_train`, `y_train`, `x_val`, ..., `x_test`, `y_test` | `npz` | those that are there |
+/// | `.npz` with `x` and `y`, `images` and `labels`, `data` and `targets`, ... (labels may be in `labels`) | `npz` | test |
+/// | `.npy` with images, and `labels` | `npy` | test |
+///
+/// What has no part of its own is put into `test`; whoever knows better takes it as another part.
+///
+/// **Folders.** Pictures are files that end in `.jpg`, `.jpeg` or `.png`, in any case, also in folders within a class folder;
+/// hidden files, other files and pictures outside class folders are passed over, links are followed. Classes are those
+/// of the training part (or of the first part that is there); a class folder in another part, or not in
+/// `options.classes`, is an error; an empty class folder is a class without images. Pictures are resized (triangle
+/// filter with antialias, bit for bit as Pillow and torchvision) and cut as the options say. See `options.labels` files
+/// in [`OpenOptions::labels`].
+///
+/// **Memory** is one byte a value; images as float arrays take four.
+///
+/// **Arrays.** uint8 images are pixels and are treated as decoded pictures; float32 and float64 images are taken as
+/// already preprocessed: neither mean and std nor channels are applied, and they are not resized.
 ///
 /// # Errors
-/// Every error names the file or folder.
+/// [`Error::Option`] for options that cannot be meant or do not go with the data; all others name the file or folder
+/// and, for label files, the line.
+///
+/// ```
+/// use cnn_data::{OpenOptions, open};
+/// let folder = tempfile::tempdir()?;
+/// for class in ["cat", "dog"] {
+///     let path = folder.path().join("train").join(class);
+///     std::fs::create_dir_all(&path)?;
+///     image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 0])).save(path.join("1.png"))?;
+///     std::fs::write(path.join("2.jpg"), "no picture")?;
+/// }
+/// let options = OpenOptions { size: Some([8, 8]), ..OpenOptions::default() };
+/// let opened = open(folder.path(), &options)?;
+/// let train = opened.train.ok_or("no training part")?;
+/// assert_eq!((train.len(), train.shape()), (2, [3, 8, 8]));
+/// assert_eq!(opened.classes, ["cat", "dog"]);
+/// assert!(opened.broken[0].path.ends_with("cat/2.jpg"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     options.check()?;
+    let kind = std::fs::metadata(path).map_err(Error::read(path))?;
+    let opened = if kind.is_dir() { open_folder(path, options)? } else { open_file(path, options)? };
+    let takes_labels = matches!(opened.kind, "labelled folder" | "npz" | "npy");
+    if options.labels.is_some() && !takes_labels {
+        let why = format!("{} is of kind `{}` and has its own labels", path.display(), opened.kind);
+        return Err(Error::Option { option: "labels", why });
+    }
+    Ok(opened)
+}
+
+fn open_folder(path: &Path, options: &OpenOptions) -> Result<Opened> {
+    if cifar::is_cifar(path) {
+        return cifar::open(path, options);
+    }
+    if let Some(inner) = cifar::inner(path) {
+        return cifar::open(&inner, options);
+    }
+    if mnist::is_mnist(path) {
+        return open_mnist(path, options);
+    }
     let parts = folder::parts(path)?;
     if parts.iter().any(Option::is_some) {
-        return folder::open_parts(parts, options);
+        return folder::open_parts(path, parts, options, "image folder");
     }
-    let (folders, _) = listing::entries(path)?;
-    if !folders.is_empty() {
-        let opened = folder::open_parts([None, None, Some(path.to_path_buf())], options)?;
-        return Ok(Opened { kind: "class folders", ..opened });
+    let (folders, pictures) = listing::entries(path)?;
+    if let Some(labels) = &options.labels {
+        return folder::open_labelled(path, labels, options);
     }
-    Err(Error::Unrecognised { path: path.to_path_buf(), why: "no data set is recognised".into() })
+    if !pictures.is_empty() && folders.is_empty() {
+        let why = format!("{} holds pictures without class folders; name a file with labels", path.display());
+        return Err(Error::Option { option: "labels", why });
+    }
+    if folders.is_empty() {
+        return Err(Error::Unrecognised { path: path.to_path_buf(), why: WANTED.to_string() });
+    }
+    folder::open_parts(path, [None, None, Some(path.to_path_buf())], options, "class folders")
+}
+
+const WANTED: &str = "no data set is recognised; wanted is a folder with train/, val/, test/ and class folders in them, a \
+    folder of class folders, pictures with a label file, the files of CIFAR (binary version) or MNIST (IDX), an .npz or \
+    an .npy file";
+
+fn open_file(path: &Path, options: &OpenOptions) -> Result<Opened> {
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::read(path))?;
+    file.take(8).read_to_end(&mut start).map_err(Error::read(path))?;
+    match () {
+        () if npy::is_npy(&start) => npz::open_npy(path, options),
+        () if start.starts_with(b"PK") => npz::open_npz(path, options),
+        () => Err(Error::Unrecognised { path: path.to_path_buf(), why: WANTED.to_string() }),
+    }
+}
+
+fn open_mnist(path: &Path, options: &OpenOptions) -> Result<Opened> {
+    let names =
+        options.classes.clone().unwrap_or_else(|| (0..mnist::CLASSES).map(|d| d.to_string()).collect());
+    if names.len() != mnist::CLASSES {
+        let why = format!("{} has {} classes", path.display(), mnist::CLASSES);
+        return Err(Error::Option { option: "classes", why });
+    }
+    let splits = mnist::load_dir(path)?;
+    let name = path.display().to_string();
+    let part = |data: ByteDataset| {
+        let labels: Vec<i64> = data.labels().iter().map(|&l| l.into()).collect();
+        let images = Images::Bytes { shape: data.shape(), pixels: data.into_pixels() };
+        arrays::dataset(images, &labels, mnist::CLASSES, options, &name).map(Some)
+    };
+    let (train, validation, test) = (part(splits.train)?, part(splits.validation)?, part(splits.test)?);
+    Ok(Opened { train, validation, test, ..Opened::new("idx", names) })
 }

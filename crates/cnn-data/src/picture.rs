@@ -83,3 +83,47 @@ fn resized(resize: Option<usize>, size: [usize; 2], [h, w]: [usize; 2]) -> [usiz
         None => [scaled(h, size[1], w), size[1]],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_pixels() -> Picture {
+        Picture::from_interleaved(&[10, 20, 30, 200, 100, 50], [3, 1, 2], 3)
+    }
+
+    #[test]
+    fn channels_are_ordered_and_mixed() {
+        assert_eq!(two_pixels().pixels, [10, 200, 20, 100, 30, 50]);
+        assert_eq!(two_pixels().with_channels(Channels::Bgr).pixels, [30, 50, 20, 100, 10, 200]);
+        // Pillow: Image.new("RGB", (1, 1), (10, 20, 30)).convert("L") and (200, 100, 50)
+        let grey = two_pixels().with_channels(Channels::Gray);
+        assert_eq!((grey.shape, grey.pixels.as_slice()), ([1, 1, 2], &[18, 124][..]));
+        assert_eq!(grey.with_channels(Channels::Bgr).pixels, [18, 124, 18, 124, 18, 124]);
+    }
+
+    #[test]
+    fn the_shorter_side_is_resized_and_the_rest_follows() {
+        assert_eq!(resized(Some(256), [224, 224], [375, 500]), [256, 341]);
+        assert_eq!(resized(Some(256), [224, 224], [500, 375]), [341, 256]);
+        assert_eq!(resized(None, [224, 224], [375, 500]), [224, 298]);
+        assert_eq!(resized(None, [100, 300], [375, 500]), [225, 300]);
+        assert_eq!(resized(None, [300, 100], [375, 500]), [300, 400]);
+        assert_eq!(resized(None, [32, 32], [32, 32]), [32, 32]);
+    }
+
+    #[test]
+    fn the_centre_is_cut_out() {
+        let options = OpenOptions { size: Some([2, 2]), resize: Some(4), ..OpenOptions::default() };
+        let picture = Picture { shape: [1, 4, 7], pixels: (0..28).collect() };
+        // 4 x 7 stays; one row and, by the even one of 2.5, two columns are cut off before
+        assert_eq!(picture.fitted(&options).unwrap().pixels, [9, 10, 16, 17]);
+    }
+
+    #[test]
+    fn a_thread_of_pixels_is_not_blown_up() {
+        let options = OpenOptions { size: Some([224, 224]), ..OpenOptions::default() };
+        let thread = Picture { shape: [1, 1, 100_000], pixels: vec![0; 100_000] };
+        assert!(thread.fitted(&options).unwrap_err().contains("22400000"));
+    }
+}

@@ -63,3 +63,49 @@ pub(crate) fn plane(pixels: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> 
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What `Image.resize(..., Image.BILINEAR)` of Pillow 12 makes of one picture of 5 rows and 7 columns.
+    #[test]
+    fn bytes_are_those_of_pillow() {
+        let pixels: Vec<u8> =
+            (0..35).map(|i| (i / 7, i % 7)).map(|(y, x)| (y * 37 + x * 59 + x * y * 13) as u8).collect();
+        let expected: [([usize; 2], &[u8]); 6] = [
+            ([3, 4], &[50, 150, 161, 120, 116, 165, 156, 155, 112, 117, 162, 126]),
+            (
+                [8, 9],
+                &[
+                    0, 39, 85, 131, 177, 223, 127, 59, 98, 16, 59, 110, 160, 210, 174, 119, 105, 148, 39, 88,
+                    145, 198, 242, 112, 115, 166, 204, 62, 117, 180, 203, 129, 130, 175, 179, 116, 86, 145,
+                    179, 164, 97, 166, 191, 166, 108, 109, 173, 143, 81, 144, 220, 162, 126, 180, 132, 106,
+                    90, 110, 192, 161, 149, 134, 108, 148, 51, 52, 139, 225, 112, 142, 143, 46,
+                ],
+            ),
+            ([5, 3], &[51, 162, 102, 99, 178, 151, 147, 148, 164, 140, 149, 158, 79, 150, 115]),
+            ([2, 7], &[37, 109, 169, 183, 150, 129, 143, 111, 128, 121, 161, 166, 159, 117]),
+            ([1, 1], &[139]),
+            (
+                [11, 2],
+                &[
+                    93, 130, 100, 135, 118, 148, 134, 159, 142, 158, 149, 158, 145, 158, 142, 157, 127, 148,
+                    110, 137, 103, 132,
+                ],
+            ),
+        ];
+        for (to, expected) in expected {
+            assert_eq!(plane(&pixels, [5, 7], to), expected, "{to:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_picture_stays_plain(value: u8, h in 1usize..40, w in 1usize..40, to in [1usize..60, 1usize..60]) {
+            let out = plane(&vec![value; h * w], [h, w], to);
+            prop_assert_eq!(out, vec![value; to[0] * to[1]]);
+        }
+    }
+}
