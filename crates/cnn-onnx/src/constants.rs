@@ -41,7 +41,10 @@ pub(crate) fn read(proto: &TensorProto, directory: Option<&Path>, limit: u64) ->
         from_bytes(kind, count, &external(proto, directory, bytes)?)
     } else if let Some(raw) = proto.raw_data.as_ref().filter(|raw| !raw.is_empty() || bytes == 0) {
         if raw.len() != bytes {
-            return Err(bad(format!("{} bytes for {count} values of type {kind} ({bytes} bytes)", raw.len())));
+            return Err(bad(format!(
+                "{} bytes for {count} values of type {kind} ({bytes} bytes)",
+                raw.len()
+            )));
         }
         from_bytes(kind, count, raw)
     } else {
@@ -58,8 +61,12 @@ fn from_bytes(kind: ElementKind, count: usize, raw: &[u8]) -> Data {
     match kind {
         Float => Data::F32(raw.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
         Double => Data::F64(raw.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
-        Float16 => Data::F32(raw.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()),
-        BFloat16 => Data::F32(raw.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()),
+        Float16 => {
+            Data::F32(raw.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect())
+        }
+        BFloat16 => {
+            Data::F32(raw.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect())
+        }
         Int64 => Data::I64(raw.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
         UInt64 => Data::I64(raw.as_chunks().0.iter().map(|b| clamped(u64::from_le_bytes(*b))).collect()),
         UInt32 => Data::I64(raw.as_chunks().0.iter().map(|b| i64::from(u32::from_le_bytes(*b))).collect()),
@@ -129,7 +136,8 @@ fn external(proto: &TensorProto, directory: Option<&Path>, needed: usize) -> Res
             text.parse::<u64>().map(Some).map_err(|_| bad(format!("`{text}` is no {key} in another file")))
         }
     };
-    let location = entry("location").ok_or_else(|| bad("its values are in another file without a name".into()))?;
+    let location =
+        entry("location").ok_or_else(|| bad("its values are in another file without a name".into()))?;
     let Some(directory) = directory else {
         return Err(bad(format!(
             "its values are in another file, `{location}`; load the model from its path, not from bytes"

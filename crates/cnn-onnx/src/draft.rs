@@ -5,7 +5,6 @@ use crate::op::Refusal;
 use crate::{Error, Result};
 use cnn_core::layers::{Flatten, Identity, Input, Reshape};
 use cnn_core::{Graph, Layer};
-use std::any::Any;
 use std::collections::HashSet;
 
 /// One layer.
@@ -14,25 +13,10 @@ pub(crate) struct Draft {
     /// The name it should get, if it is free.
     pub name: String,
     layer: Box<dyn Layer>,
-    /// Adds the layer, whose type this function knows, to a graph.
-    add: fn(Box<dyn Layer>, &mut Graph, &str, &[&str]) -> cnn_core::Result<()>,
     /// Positions of the drafts it reads, all before its own.
     pub inputs: Vec<usize>,
     /// The shape it makes of one image, with a batch of 1.
     pub shape: Vec<usize>,
-}
-
-fn add_to<L: Layer>(
-    layer: Box<dyn Layer>,
-    graph: &mut Graph,
-    name: &str,
-    inputs: &[&str],
-) -> cnn_core::Result<()> {
-    let layer: Box<dyn Any> = layer;
-    match layer.downcast::<L>() {
-        Ok(layer) => graph.add(name, *layer, inputs),
-        Err(_) => Err(cnn_core::Error::Edit(format!("the layer of `{name}` is of another type"))),
-    }
 }
 
 impl Draft {
@@ -77,7 +61,7 @@ impl Drafts {
             )));
         }
         let inputs = inputs.to_vec();
-        Ok(Draft { name: name.to_string(), layer: Box::new(layer), add: add_to::<L>, inputs, shape })
+        Ok(Draft { name: name.to_string(), layer: Box::new(layer), inputs, shape })
     }
 
     /// Adds a layer and returns its position.
@@ -89,13 +73,8 @@ impl Drafts {
 
     /// Adds something of a given shape, where an operator is not supported but what follows should be looked at.
     pub fn push_placeholder(&mut self, shape: &[usize]) -> usize {
-        let draft = Draft {
-            name: String::new(),
-            layer: Box::new(Identity),
-            add: add_to::<Identity>,
-            inputs: vec![0],
-            shape: shape.to_vec(),
-        };
+        let draft =
+            Draft { name: String::new(), layer: Box::new(Identity), inputs: vec![0], shape: shape.to_vec() };
         self.list.push(draft);
         self.list.len() - 1
     }
@@ -117,7 +96,13 @@ impl Drafts {
     }
 
     /// As [`Drafts::replace`], for a layer that makes another shape: its readers must be seen to.
-    pub fn put<L: Layer>(&mut self, at: usize, name: &str, layer: L, inputs: &[usize]) -> Result<(), Refusal> {
+    pub fn put<L: Layer>(
+        &mut self,
+        at: usize,
+        name: &str,
+        layer: L,
+        inputs: &[usize],
+    ) -> Result<(), Refusal> {
         self.list[at] = self.make(name, layer, inputs)?;
         Ok(())
     }
@@ -180,24 +165,22 @@ impl Drafts {
     /// The graph of what the output depends on, without identities.
     pub fn build(self, output: usize) -> Result<Graph> {
         let live = self.live(output);
-        let mut graph = Graph::new(&self.list[0].shape[1..]);
         let mut taken: HashSet<String> = HashSet::from(["input".to_string()]);
-        let mut built: Vec<String> = vec!["input".to_string()];
-        for (at, draft) in self.list.into_iter().enumerate().skip(1) {
-            if !live[at] {
-                built.push(String::new());
+        let mut nodes = Vec::new();
+        // where each draft is found among the nodes, the input being the first
+        let mut built = vec![0];
+        let mut drafts = self.list.into_iter();
+        let shape = drafts.next().map(|input| input.shape).unwrap_or_default();
+        for (at, draft) in (1..).zip(drafts) {
+            let inputs: Vec<usize> = draft.inputs.iter().map(|&i| built[i]).collect();
+            let passes = draft.layer.is::<Identity>() && (at != output || inputs != [0]);
+            if !live[at] || passes {
+                built.push(inputs.first().copied().unwrap_or(0));
                 continue;
             }
-            let inputs: Vec<String> = draft.inputs.iter().map(|&i| built[i].clone()).collect();
-            if draft.layer.is::<Identity>() && !(at == output && inputs[0] == "input") {
-                built.push(inputs[0].clone());
-                continue;
-            }
-            let name = names::unique(draft.name, &mut taken);
-            let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-            (draft.add)(draft.layer, &mut graph, &name, &inputs).map_err(Error::Core)?;
-            built.push(name);
+            nodes.push((names::unique(draft.name, &mut taken), draft.layer, inputs));
+            built.push(nodes.len());
         }
-        Ok(graph)
+        Graph::from_nodes(shape.get(1..).unwrap_or_default(), nodes).map_err(Error::Core)
     }
 }

@@ -67,7 +67,9 @@ pub enum Error {
         why: String,
     },
     /// More elements than the limit allows.
-    #[error("{what} has {elements} elements, more than the limit of {limit}; raise `ImportOptions::limit` if you trust the file")]
+    #[error(
+        "{what} has {elements} elements, more than the limit of {limit}; raise `ImportOptions::limit` if you trust the file"
+    )]
     TooLarge {
         /// The value or the sum of values.
         what: String,
@@ -77,7 +79,9 @@ pub enum Error {
         limit: u64,
     },
     /// An export beyond what protobuf can hold.
-    #[error("the ONNX file would have {bytes} bytes, but protobuf allows 2 GiB; compress the network first or keep the native format")]
+    #[error(
+        "the ONNX file would have {bytes} bytes, but protobuf allows 2 GiB; compress the network first or keep the native format"
+    )]
     FileTooLarge {
         /// How many it would have.
         bytes: u64,

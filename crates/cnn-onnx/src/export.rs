@@ -99,12 +99,17 @@ fn model(graph: &Graph, options: &ExportOptions) -> Result<ModelProto> {
 
 /// From opset 18 on the axes of these reductions are an input; before, an attribute.
 fn axes_as_inputs(operators: &mut [Operator], constants: &mut Vec<Constant>) {
-    let reductions = operators.iter_mut().filter(|o| ["ReduceMean", "ReduceMax", "ReduceMin"].contains(&o.kind));
+    let reductions =
+        operators.iter_mut().filter(|o| ["ReduceMean", "ReduceMax", "ReduceMin"].contains(&o.kind));
     for reduction in reductions.filter(|o| o.inputs.len() == 1) {
         let Some(at) = reduction.attributes.iter().position(|(name, _)| *name == "axes") else { continue };
         if let (_, Attribute::Ints(axes)) = reduction.attributes.remove(at) {
             let name = format!("{}/axes", reduction.name);
-            constants.push(Constant { name: name.clone(), shape: vec![axes.len()], numbers: Numbers::I64(axes) });
+            constants.push(Constant {
+                name: name.clone(),
+                shape: vec![axes.len()],
+                numbers: Numbers::I64(axes),
+            });
             reduction.inputs.push(name);
         }
     }
@@ -122,7 +127,9 @@ fn initializers(constants: Vec<Constant>) -> Result<(Vec<TensorProto>, HashMap<S
             let same = known.entry((raw.len(), fingerprint(&raw))).or_default();
             let equal = |&&at: &&usize| {
                 let other = &tensors[at];
-                other.data_type == tensor.data_type && other.dims == tensor.dims && other.raw_data == tensor.raw_data
+                other.data_type == tensor.data_type
+                    && other.dims == tensor.dims
+                    && other.raw_data == tensor.raw_data
             };
             if let Some(&at) = same.iter().find(equal) {
                 renamed.insert(tensor.name, tensors[at].name.clone());

@@ -150,7 +150,9 @@ fn import(bytes: Bytes, directory: Option<&Path>, options: &ImportOptions) -> Re
     let at = match walk.slot(output)? {
         Some(Slot::Dynamic(at)) => at,
         Some(Slot::Levels(_)) => {
-            return Err(Error::Model(format!("the output `{output}` is quantized; name the value before as the output")));
+            return Err(Error::Model(format!(
+                "the output `{output}` is quantized; name the value before as the output"
+            )));
         }
         _ => return Err(Error::Model(format!("the output `{output}` does not depend on the image"))),
     };
@@ -183,7 +185,9 @@ fn output_name<'a>(index: &Index<'a>, options: &'a ImportOptions) -> Result<&'a 
     let outputs = || index.graph.output.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
     match &options.output {
         Some(name) if index.exists(name) => Ok(name),
-        Some(name) => Err(Error::Model(format!("there is no value `{name}`; the outputs are: {}", outputs()))),
+        Some(name) => {
+            Err(Error::Model(format!("there is no value `{name}`; the outputs are: {}", outputs())))
+        }
         None => match index.graph.output.first().map(|o| o.name.as_str()) {
             Some(name) if index.exists(name) => Ok(name),
             Some(name) => Err(Error::Model(format!("nothing makes the output `{name}`"))),
@@ -233,19 +237,23 @@ fn image_shape(input: &ValueInfoProto, options: &ImportOptions) -> Result<(Vec<u
     let of = tensor_type(input).ok_or_else(|| bad("is not a tensor".to_string()))?;
     match ElementKind::from_code(of.elem_type) {
         Some(kind) if kind.is_float() => {}
-        Some(kind) => return Err(bad(format!("is of type {kind}; export the network with floats as its input"))),
+        Some(kind) => {
+            return Err(bad(format!("is of type {kind}; export the network with floats as its input")));
+        }
         None => return Err(bad(format!("has the unknown element type {}", of.elem_type))),
     }
     let given = options.input_shape.as_deref();
     let Some(sizes) = sizes(of) else {
-        let shape = given.ok_or_else(|| bad("has no shape; say it with `ImportOptions::input_shape`".to_string()))?;
+        let shape =
+            given.ok_or_else(|| bad("has no shape; say it with `ImportOptions::input_shape`".to_string()))?;
         return Ok((shape.to_vec(), None));
     };
     let Some((batch, rest)) = sizes.split_first() else {
         return Err(bad("is a single number; an image has a batch axis in front".to_string()));
     };
     if let Some(given) = given {
-        let fits = given.len() == rest.len() && rest.iter().zip(given).all(|(r, g)| r.is_none_or(|r| r == *g));
+        let fits =
+            given.len() == rest.len() && rest.iter().zip(given).all(|(r, g)| r.is_none_or(|r| r == *g));
         return match fits {
             true => Ok((given.to_vec(), *batch)),
             false => Err(bad(format!("has the shape {rest:?} in the file, not {given:?}"))),
@@ -253,7 +261,9 @@ fn image_shape(input: &ValueInfoProto, options: &ImportOptions) -> Result<(Vec<u
     }
     match rest.iter().copied().collect::<Option<Vec<_>>>() {
         Some(shape) => Ok((shape, *batch)),
-        None => Err(bad("has open sizes besides the batch; say them with `ImportOptions::input_shape`".to_string())),
+        None => Err(bad(
+            "has open sizes besides the batch; say them with `ImportOptions::input_shape`".to_string()
+        )),
     }
 }
 
@@ -369,7 +379,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn node(&mut self, node: &NodeProto, inputs: &[Option<Slot>], used: &[bool]) -> Result<Vec<Slot>, Refusal> {
+    fn node(
+        &mut self,
+        node: &NodeProto,
+        inputs: &[Option<Slot>],
+        used: &[bool],
+    ) -> Result<Vec<Slot>, Refusal> {
         let standard = node.domain.is_empty() || node.domain == "ai.onnx";
         if !standard || !is_known(&node.op_type) {
             return Err(Refusal::Unsupported(String::new()));

@@ -1,14 +1,16 @@
 //! A file as a model: recognized, decoded, and checked as a graph of values.
 
-use crate::proto::{Dimension, GraphProto, ModelProto, NodeProto, TensorProto, TensorTypeProto, ValueInfoProto};
+use crate::proto::{
+    Dimension, GraphProto, ModelProto, NodeProto, TensorProto, TensorTypeProto, ValueInfoProto,
+};
 use crate::{Error, Result};
 use prost::Message;
 use prost::bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// The versions of the standard whose operators are known.
-pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 9..=23;
+/// The versions of the standard whose operators are known. From 22 on they only gained element types and rare settings.
+pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 9..=28;
 
 /// What other files begin with, what they are, and what to do.
 const ALIENS: [(&[u8], &str, &str); 8] = [
@@ -16,7 +18,11 @@ const ALIENS: [(&[u8], &str, &str); 8] = [
     (b"<", "a web page or an XML file", "download the file itself (the \"raw\" link)"),
     (b"{", "a JSON file", "name the .onnx file"),
     (b"CNN", "a model in the native format of this toolkit", "read it with `cnn_core::model_file`"),
-    (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint", "export it with `torch.onnx.export`, or unpack it"),
+    (
+        b"PK\x03\x04",
+        "a zip archive, perhaps a PyTorch checkpoint",
+        "export it with `torch.onnx.export`, or unpack it",
+    ),
     (b"\x1f\x8b", "a gzip file", "unpack it first"),
     (b"\x80", "a Python pickle, perhaps a PyTorch checkpoint", "export it with `torch.onnx.export`"),
     (b"\x89HDF", "an HDF5 file, perhaps a Keras model", "convert it with `tf2onnx`"),
@@ -80,7 +86,8 @@ impl<'a> Index<'a> {
         let mut producers = HashMap::new();
         for (at, node) in graph.node.iter().enumerate() {
             for output in node.output.iter().filter(|o| !o.is_empty()) {
-                let taken = initializers.contains_key(output.as_str()) || inputs.contains_key(output.as_str());
+                let taken =
+                    initializers.contains_key(output.as_str()) || inputs.contains_key(output.as_str());
                 if producers.insert(output.as_str(), at).is_some() || taken {
                     return Err(twice(output));
                 }
@@ -101,12 +108,15 @@ impl<'a> Index<'a> {
 
     /// True if there is such a value.
     pub fn exists(&self, name: &str) -> bool {
-        self.producers.contains_key(name) || self.initializers.contains_key(name) || self.inputs.contains_key(name)
+        self.producers.contains_key(name)
+            || self.initializers.contains_key(name)
+            || self.inputs.contains_key(name)
     }
 
     /// The nodes that the outputs depend on, in an order in which each comes after those it reads, else as in the file.
     pub fn order(&self, outputs: &[&str]) -> Result<Vec<usize>> {
-        let makers = |node: &'a NodeProto| node.input.iter().filter_map(|i| self.producers.get(i.as_str()).copied());
+        let makers =
+            |node: &'a NodeProto| node.input.iter().filter_map(|i| self.producers.get(i.as_str()).copied());
         let mut needed = HashSet::new();
         let mut open: Vec<usize> = outputs.iter().filter_map(|o| self.producers.get(o).copied()).collect();
         while let Some(at) = open.pop() {

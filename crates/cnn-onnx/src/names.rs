@@ -34,7 +34,8 @@ fn node_name(name: &str, kind: &str) -> String {
     if scoped && parts.len() > 1 && parts.last() == Some(&kind) && !parts[parts.len() - 2].is_empty() {
         // a module that is one operator gives the name; in a larger one the operator has to be told apart
         let scope = parts[parts.len() - 2];
-        let generic = ["Add", "Mul", "Sub", "Div", "Concat", "Reshape", "Transpose", "Slice", "Split", "Pad", "Gather"];
+        let generic =
+            ["Add", "Mul", "Sub", "Div", "Concat", "Reshape", "Transpose", "Slice", "Split", "Pad", "Gather"];
         if !generic.contains(&kind) && !scope.ends_with(|c: char| c.is_ascii_digit() && scope.contains('.')) {
             parts.pop();
         }
@@ -42,7 +43,8 @@ fn node_name(name: &str, kind: &str) -> String {
     let mut name = clean(&parts.join("."));
     if scoped && name.starts_with(kind) {
         name = name.to_lowercase();
-    } else if scoped && let Some(at) = name.rfind('.')
+    } else if scoped
+        && let Some(at) = name.rfind('.')
         && name[at + 1..].starts_with(kind)
     {
         name = format!("{}{}", &name[..at], name[at..].to_lowercase());

@@ -123,15 +123,14 @@ fn shuffle(drafts: &mut Drafts, at: usize, _readers: &[usize]) -> Result<bool, R
     let back = drafts.get(at);
     let Some(middle) = source(back).filter(|_| is_reshape(back)) else { return Ok(false) };
     let Some(order) = drafts.get(middle).layer::<Transpose>().map(Transpose::order) else { return Ok(false) };
-    let exchanged = order.len() >= 3 && order[1..3] == [2, 1] && order[3..].iter().copied().eq(3..order.len());
+    let exchanged =
+        order.len() >= 3 && order[1..3] == [2, 1] && order[3..].iter().copied().eq(3..order.len());
     let Some(split) = source(drafts.get(middle)).filter(|_| exchanged) else { return Ok(false) };
     let Some(from) = source(drafts.get(split)).filter(|_| is_reshape(drafts.get(split))) else {
         return Ok(false);
     };
     let (shape, parts) = (drafts.shape(from), drafts.shape(split));
-    let fits = shape.len() >= 2
-        && shape == back.shape
-        && parts[1].checked_mul(parts[2]) == Some(shape[1]);
+    let fits = shape.len() >= 2 && shape == back.shape && parts[1].checked_mul(parts[2]) == Some(shape[1]);
     if !fits {
         return Ok(false);
     }
@@ -277,7 +276,8 @@ fn per_channel(constant: &Tensor, shape: &[usize]) -> Option<Vec<f32>> {
     if constant.len() == 1 {
         return Some(vec![constant.iter().next().copied()?; shape[1]]);
     }
-    let channels = constant.ndim() == shape.len() && constant.len() == shape[1] && constant.shape()[1] == shape[1];
+    let channels =
+        constant.ndim() == shape.len() && constant.len() == shape[1] && constant.shape()[1] == shape[1];
     channels.then(|| constant.iter().copied().collect())
 }
 

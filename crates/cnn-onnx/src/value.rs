@@ -202,11 +202,14 @@ impl Value {
             Data::U8(v) => Ok(v.iter().map(|&x| i64::from(x)).collect()),
             Data::Sym(v) => v
                 .iter()
-                .map(|s| s.get().ok_or_else(|| Refusal::unsupported("a setting depends on the size of the batch")))
+                .map(|s| {
+                    s.get().ok_or_else(|| Refusal::unsupported("a setting depends on the size of the batch"))
+                })
                 .collect(),
-            Data::F32(_) | Data::F64(_) => {
-                Err(Refusal::invalid(format!("integers are needed where there are values of type {}", self.kind)))
-            }
+            Data::F32(_) | Data::F64(_) => Err(Refusal::invalid(format!(
+                "integers are needed where there are values of type {}",
+                self.kind
+            ))),
         }
     }
 

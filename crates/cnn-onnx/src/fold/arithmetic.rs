@@ -59,6 +59,9 @@ pub(super) fn binary(op: &Op<'_>, a: &Value, b: &Value, budget: &Budget) -> Resu
                 "Div" => x / y,
                 "Pow" => x.powf(y),
                 "Mod" if fmod => x % y,
+                // the sign of the divisor
+                "Mod" if x % y != 0.0 && (x % y < 0.0) != (y < 0.0) => x % y + y,
+                "Mod" => (x % y).copysign(y),
                 other => return Err(Refusal::invalid(format!("{other} of floats"))),
             })
         };
@@ -94,7 +97,8 @@ pub(super) fn binary(op: &Op<'_>, a: &Value, b: &Value, budget: &Budget) -> Resu
             "Mod" => (x.wrapping_rem(y)).wrapping_add(y).wrapping_rem(y),
             "Pow" => u32::try_from(y).map_or(0, |y| x.wrapping_pow(y)),
             "BitShift" if left => u32::try_from(y).map_or(0, |y| x.checked_shl(y).unwrap_or(0)),
-            "BitShift" => u32::try_from(y).map_or(0, |y| x.checked_shr(y).unwrap_or(0)),
+            // beyond the width only the sign is left
+            "BitShift" => x >> if (0..63).contains(&y) { y } else { 63 },
             "BitwiseAnd" => x & y,
             "BitwiseOr" => x | y,
             "BitwiseXor" => x ^ y,

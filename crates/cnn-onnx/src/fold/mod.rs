@@ -28,6 +28,11 @@ pub(crate) fn fold(
     let x = || inputs.need(0, "data");
     let value = match op.kind() {
         "Constant" => constant(op)?,
+        "Dropout"
+            if inputs.value(2, "training_mode")?.is_some_and(|v| v.f64s().iter().any(|&m| m != 0.0)) =>
+        {
+            return Err(Refusal::unsupported("training_mode"));
+        }
         "Identity" | "Dropout" => x()?.clone(),
         "Shape" => shape(op, x()?)?,
         "Size" => Value::new(ElementKind::Int64, Vec::new(), Data::I64(vec![x()?.len() as i64])),
@@ -42,8 +47,8 @@ pub(crate) fn fold(
         "Min" | "Max" | "Sum" | "Mean" => arithmetic::several(op, inputs, budget)?,
         "Where" => arithmetic::choose(inputs, budget)?,
         "Clip" => arithmetic::clip(op, inputs, budget)?,
-        "Neg" | "Abs" | "Sign" | "Floor" | "Ceil" | "Round" | "Sqrt" | "Exp" | "Log" | "Reciprocal" | "Relu"
-        | "Sigmoid" | "Tanh" | "Not" | "BitwiseNot" => unary::unary(op.kind(), x()?, budget)?,
+        "Neg" | "Abs" | "Sign" | "Floor" | "Ceil" | "Round" | "Sqrt" | "Exp" | "Log" | "Reciprocal"
+        | "Relu" | "Sigmoid" | "Tanh" | "Not" | "BitwiseNot" => unary::unary(op.kind(), x()?, budget)?,
         "ReduceProd" | "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" => {
             reduce::reduce(op, inputs, budget)?
         }
@@ -69,12 +74,73 @@ pub(crate) fn fold(
 
 /// The operators that [`fold`] knows.
 pub(crate) const FOLDED: &[&str] = &[
-    "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil",
-    "Clip", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Dropout", "Equal", "Exp", "Expand",
-    "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "MatMul", "Max",
-    "Mean", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow", "QuantizeLinear", "Range", "Reciprocal",
-    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Round", "Shape", "Sigmoid",
-    "Sign", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Abs",
+    "Add",
+    "And",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "DequantizeLinear",
+    "Div",
+    "Dropout",
+    "Equal",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "Greater",
+    "GreaterOrEqual",
+    "Identity",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "MatMul",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Neg",
+    "NonZero",
+    "Not",
+    "Or",
+    "Pow",
+    "QuantizeLinear",
+    "Range",
+    "Reciprocal",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "Relu",
+    "Reshape",
+    "Round",
+    "Shape",
+    "Sigmoid",
+    "Sign",
+    "Size",
+    "Slice",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
     "Xor",
 ];
 
@@ -110,7 +176,8 @@ fn constant_of_shape(op: &Op<'_>, shape: &Value, budget: &Budget) -> Result<Valu
 
 /// The part of a shape that `Shape` asks for.
 pub(crate) fn shape_range(op: &Op<'_>, rank: usize) -> Result<std::ops::Range<usize>, Refusal> {
-    let clamp = |at: i64| (if at < 0 { at.saturating_add(rank as i64) } else { at }).clamp(0, rank as i64) as usize;
+    let clamp =
+        |at: i64| (if at < 0 { at.saturating_add(rank as i64) } else { at }).clamp(0, rank as i64) as usize;
     let start = clamp(op.int("start", 0)?);
     let end = clamp(op.int("end", rank as i64)?);
     Ok(start..end.max(start))

@@ -69,9 +69,11 @@ pub(super) fn transpose(op: &Op<'_>, x: &Value, budget: &Budget) -> Result<Value
 
 /// Indices that may be counted from the end.
 pub(crate) fn positions(indices: &Value, size: usize) -> Result<Vec<usize>, Refusal> {
-    indices.i64s()?.into_iter().map(|i| axis_of(i, size).map_err(|_| {
-        Refusal::invalid(format!("index {i} of an axis of {size}"))
-    })).collect()
+    indices
+        .i64s()?
+        .into_iter()
+        .map(|i| axis_of(i, size).map_err(|_| Refusal::invalid(format!("index {i} of an axis of {size}"))))
+        .collect()
 }
 
 pub(super) fn gather(op: &Op<'_>, x: &Value, indices: &Value, budget: &Budget) -> Result<Value, Refusal> {
@@ -97,7 +99,9 @@ pub(crate) struct SlicePart {
 impl SlicePart {
     /// The positions along an axis of known size.
     pub fn positions(&self, size: usize) -> Result<Vec<usize>, Refusal> {
-        let known = |s: Sym| s.get().ok_or_else(|| Refusal::unsupported("a slice that depends on the size of the batch"));
+        let known = |s: Sym| {
+            s.get().ok_or_else(|| Refusal::unsupported("a slice that depends on the size of the batch"))
+        };
         let (start, end, n) = (known(self.start)?, known(self.end)?, size as i64);
         let counted = |at: i64| if at < 0 { at.saturating_add(n) } else { at };
         let step = self.step;
@@ -144,7 +148,9 @@ pub(crate) fn slice_parts(op: &Op<'_>, inputs: Inputs<'_>, rank: usize) -> Resul
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err(Refusal::invalid("starts, ends, axes and steps of different lengths"));
     }
-    let part = |i: usize| Ok(SlicePart { axis: axis_of(axes[i], rank)?, start: starts[i], end: ends[i], step: steps[i] });
+    let part = |i: usize| {
+        Ok(SlicePart { axis: axis_of(axes[i], rank)?, start: starts[i], end: ends[i], step: steps[i] })
+    };
     (0..starts.len()).map(part).collect()
 }
 
@@ -309,7 +315,9 @@ pub(crate) fn split_sizes(
         let total = pieces.iter().try_fold(0usize, |sum, &p| sum.checked_add(p));
         return match total == Some(size) && pieces.len() >= outputs {
             true => Ok(pieces),
-            false => Err(Refusal::invalid(format!("an axis of {size} is split into {given:?}, {outputs} outputs"))),
+            false => {
+                Err(Refusal::invalid(format!("an axis of {size} is split into {given:?}, {outputs} outputs")))
+            }
         };
     }
     let pieces = op.int("num_outputs", outputs as i64)?;

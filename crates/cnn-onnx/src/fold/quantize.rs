@@ -33,7 +33,8 @@ pub(crate) fn spread(op: &Op<'_>, grid: &Value, shape: &[usize], budget: &Budget
     }
     let block = usize::try_from(block).ok().filter(|&b| b > 0).ok_or_else(bad)?;
     let fits = grid.shape.len() == shape.len()
-        && (0..shape.len()).all(|i| grid.shape[i] == if i == axis { shape[i].div_ceil(block) } else { shape[i] });
+        && (0..shape.len())
+            .all(|i| grid.shape[i] == if i == axis { shape[i].div_ceil(block) } else { shape[i] });
     if !fits {
         return Err(bad());
     }
@@ -46,10 +47,20 @@ pub(super) fn dequantize(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Re
     let x = inputs.need(0, "data")?;
     let scale = inputs.need(1, "scale")?;
     let zero_point = inputs.value(2, "zero point")?;
-    if x.kind.is_float() || zero_point.is_some_and(|z| z.kind != x.kind || z.shape != scale.shape) {
-        return Err(Refusal::invalid(format!("values of type {}, or a zero point that does not fit", x.kind)));
+    if x.kind.is_float() || zero_point.is_some_and(|z| z.kind != x.kind || z.len() != scale.len()) {
+        return Err(Refusal::invalid(format!(
+            "values of type {}, or a zero point that does not fit",
+            x.kind
+        )));
     }
-    let kind = scale.kind;
+    let kind = match op.int("output_dtype", 0)? {
+        0 => scale.kind,
+        code => i32::try_from(code)
+            .ok()
+            .and_then(ElementKind::from_code)
+            .filter(|kind| kind.is_float())
+            .ok_or_else(|| Refusal::unsupported(format!("an output of the element type {code}")))?,
+    };
     budget.claim(&x.shape)?;
     let mut values = x.i64s()?;
     if let Some(zero_point) = zero_point {

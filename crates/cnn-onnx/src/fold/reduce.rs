@@ -14,7 +14,8 @@ pub(super) fn reduce(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result
         None if op.flag("noop_with_empty_axes", false)? => return Ok(x.clone()),
         None => (0..rank).collect(),
     };
-    let kept: Vec<usize> = x.shape.iter().enumerate().map(|(i, &d)| if axes.contains(&i) { 1 } else { d }).collect();
+    let kept: Vec<usize> =
+        x.shape.iter().enumerate().map(|(i, &d)| if axes.contains(&i) { 1 } else { d }).collect();
     let shape = match op.flag("keepdims", true)? {
         true => kept.clone(),
         false => (0..rank).filter(|i| !axes.contains(i)).map(|i| kept[i]).collect(),
@@ -39,10 +40,14 @@ pub(super) fn reduce(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result
         }
         return Ok(Value::symbols(x.kind, shape, totals));
     }
+    let (low, high) = match x.kind.is_float() {
+        true => (f64::NEG_INFINITY, f64::INFINITY),
+        false => (x.kind.range().0 as f64, x.kind.range().1 as f64),
+    };
     let (start, step): (f64, fn(f64, f64) -> f64) = match op.kind() {
         "ReduceProd" => (1.0, |a, b| a * b),
-        "ReduceMax" => (f64::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a }),
-        "ReduceMin" => (f64::INFINITY, |a, b| if b < a || b.is_nan() { b } else { a }),
+        "ReduceMax" => (low, |a, b| if b > a || b.is_nan() { b } else { a }),
+        "ReduceMin" => (high, |a, b| if b < a || b.is_nan() { b } else { a }),
         _ => (0.0, |a, b| a + b),
     };
     let mut totals = vec![start; outputs];
@@ -70,7 +75,10 @@ fn combined(kind: &str, a: Sym, b: Sym) -> Result<Sym, Refusal> {
 /// Product of two matrices.
 pub(super) fn matmul(a: &Value, b: &Value, budget: &Budget) -> Result<Value, Refusal> {
     let (&[m, k], &[k2, n]) = (&a.shape[..], &b.shape[..]) else {
-        return Err(Refusal::unsupported(format!("a product of constants of shapes {:?} and {:?}", a.shape, b.shape)));
+        return Err(Refusal::unsupported(format!(
+            "a product of constants of shapes {:?} and {:?}",
+            a.shape, b.shape
+        )));
     };
     if k != k2 || !a.kind.is_float() || a.kind != b.kind {
         return Err(Refusal::invalid(format!("{:?} ({}) times {:?} ({})", a.shape, a.kind, b.shape, b.kind)));

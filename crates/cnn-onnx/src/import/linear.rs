@@ -5,9 +5,7 @@ use super::conv::shaped;
 use crate::op::Refusal;
 use crate::slot::Slot;
 use cnn_core::Tensor;
-use cnn_core::layers::{
-    AdaptiveAvgPool, Arithmetic, ArithmeticOperator, Conv2d, ConvOptions, Linear,
-};
+use cnn_core::layers::{AdaptiveAvgPool, Arithmetic, ArithmeticOperator, Conv2d, ConvOptions, Linear};
 use cnn_core::tensor::tensor;
 
 fn transposed(t: &Tensor) -> Tensor {
@@ -43,8 +41,15 @@ pub(super) fn gemm(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
             bias = match row.len() {
                 n if fits && n == outputs => Some(tensor(&[outputs], row)?),
                 1 => Some(tensor(&[outputs], vec![row[0]; outputs])?),
-                _ if c.ndim() == 2 => return Err(Refusal::unsupported("a bias that differs between the images of a batch")),
-                _ => return Err(Refusal::invalid(format!("a bias of shape {:?} for {outputs} outputs", c.shape()))),
+                _ if c.ndim() == 2 => {
+                    return Err(Refusal::unsupported("a bias that differs between the images of a batch"));
+                }
+                _ => {
+                    return Err(Refusal::invalid(format!(
+                        "a bias of shape {:?} for {outputs} outputs",
+                        c.shape()
+                    )));
+                }
             };
         }
         Some(_) => added = Some(at.inputs.dynamic(2)?),

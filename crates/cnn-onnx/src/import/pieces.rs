@@ -104,7 +104,8 @@ pub(super) fn tile(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         return Err(Refusal::invalid(format!("{repeats:?} repeats of {shape:?}")));
     }
     for (axis, &times) in repeats.iter().enumerate() {
-        let times = usize::try_from(times).ok().filter(|&t| t > 0 && t.saturating_mul(shape[axis]) <= LONGEST);
+        let times =
+            usize::try_from(times).ok().filter(|&t| t > 0 && t.saturating_mul(shape[axis]) <= LONGEST);
         let times = times.ok_or_else(|| Refusal::invalid(format!("{repeats:?} repeats")))?;
         if times > 1 {
             let map = (0..times * shape[axis]).map(|i| Some(i % shape[axis])).collect();
@@ -137,8 +138,12 @@ fn pads(at: &Context<'_>, rank: usize) -> Result<Vec<[i64; 2]>, Refusal> {
 /// Where each position of a padded axis comes from; `None` is the frame of a constant.
 fn padded(size: usize, [before, behind]: [i64; 2], mode: &str) -> Result<Vec<Option<usize>>, Refusal> {
     let n = size as i64;
-    let total = before.checked_add(behind).and_then(|p| p.checked_add(n)).filter(|t| (1..=LONGEST as i64).contains(t));
-    let total = total.ok_or_else(|| Refusal::invalid(format!("an axis of {size} padded by {before} and {behind}")))?;
+    let total = before
+        .checked_add(behind)
+        .and_then(|p| p.checked_add(n))
+        .filter(|t| (1..=LONGEST as i64).contains(t));
+    let total = total
+        .ok_or_else(|| Refusal::invalid(format!("an axis of {size} padded by {before} and {behind}")))?;
     let source = |i: i64| match mode {
         "constant" => Ok(Some(i).filter(|i| (0..n).contains(i))),
         "edge" => Ok(Some(i.clamp(0, n - 1))),
@@ -180,9 +185,8 @@ pub(super) fn pad(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         let pad = [rows[0], columns[0], rows[1], columns[1]].map(|n| n as usize);
         return Ok(Context::one(at.drafts.push(&name, Pad { pad, value }, &[x])?));
     }
-    let maps = (1..shape.len())
-        .map(|axis| padded(shape[axis], pads[axis], mode))
-        .collect::<Result<Vec<_>, _>>()?;
+    let maps =
+        (1..shape.len()).map(|axis| padded(shape[axis], pads[axis], mode)).collect::<Result<Vec<_>, _>>()?;
     let padded_axes = pads.iter().filter(|p| **p != [0, 0]).count();
     for (axis, map) in (1..).zip(&maps) {
         let label = if padded_axes == 1 { name.clone() } else { format!("{name}.{axis}") };

@@ -27,7 +27,9 @@ pub(super) fn quantize(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     };
     let zeros = match zero_point {
         Some(z) if z.len() == scale.len() => z.i64s()?.into_iter().map(|z| z as i32).collect(),
-        Some(z) => return Err(Refusal::invalid(format!("{} zero points for {} scales", z.len(), scale.len()))),
+        Some(z) => {
+            return Err(Refusal::invalid(format!("{} zero points for {} scales", z.len(), scale.len())));
+        }
         None => vec![0; scale.len()],
     };
     let layer = FakeQuantize::new(scale.f32s(), zeros, axis, low, high)?;

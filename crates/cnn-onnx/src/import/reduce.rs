@@ -45,5 +45,11 @@ pub(super) fn reduce(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         return Ok(Context::one(y));
     }
     let count: usize = axes.iter().map(|&a| shape[a]).product();
-    Ok(Context::one(at.with_number(&format!("{name}.sum"), ArithmeticOperator::Mul, count as f32, false, y)?))
+    Ok(Context::one(at.with_number(
+        &format!("{name}.sum"),
+        ArithmeticOperator::Mul,
+        count as f32,
+        false,
+        y,
+    )?))
 }

@@ -66,6 +66,10 @@ pub(super) fn resize(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         // the same where sizes are whole
         "half_pixel_symmetric" if exact(2) && exact(3) => ResizeCoordinates::HalfPixel,
         "pytorch_half_pixel" => ResizeCoordinates::PytorchHalfPixel,
+        // ONNX Runtime rounds the size before it computes the positions of the corners, the standard does not
+        "align_corners" if !(exact(2) && exact(3)) => {
+            return Err(Refusal::unsupported("align_corners with sizes that are not whole"));
+        }
         "align_corners" => ResizeCoordinates::AlignCorners,
         "asymmetric" => ResizeCoordinates::Asymmetric,
         other => return Err(Refusal::unsupported(format!("coordinate_transformation_mode `{other}`"))),

@@ -44,7 +44,12 @@ fn resolve(
     allow_zero: bool,
     exported: Option<usize>,
 ) -> Result<Vec<usize>, Refusal> {
-    let mixes = || Refusal::unsupported(format!("a shape of {} from {shape:?}, which mixes the images of a batch", listed(target)));
+    let mixes = || {
+        Refusal::unsupported(format!(
+            "a shape of {} from {shape:?}, which mixes the images of a batch",
+            listed(target)
+        ))
+    };
     let bad = || Refusal::invalid(format!("{shape:?} cannot become {}", listed(target)));
     let own = symbols(shape);
     let mut sizes = Vec::with_capacity(target.len());
@@ -111,7 +116,9 @@ pub(super) fn flatten(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     let axis = if axis == rank as i64 { rank } else { axis_of(axis, rank)? };
     let before: usize = shape[..axis].iter().product();
     if axis == 0 || before != 1 {
-        return Err(Refusal::unsupported(format!("{shape:?} flattened at axis {axis}, which mixes the images of a batch")));
+        return Err(Refusal::unsupported(format!(
+            "{shape:?} flattened at axis {axis}, which mixes the images of a batch"
+        )));
     }
     Ok(Context::one(at.drafts.reshape(&name, x, &[1, shape[axis..].iter().product()])?))
 }
@@ -179,7 +186,10 @@ pub(super) fn expand(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
                 if shape[axis] == 1 {
                     wanted[axis] = n;
                 } else if shape[axis] != n {
-                    return Err(Refusal::invalid(format!("an axis of {} does not expand to {n}", shape[axis])));
+                    return Err(Refusal::invalid(format!(
+                        "an axis of {} does not expand to {n}",
+                        shape[axis]
+                    )));
                 }
             }
             (_, None) => return Err(Refusal::unsupported("a size that depends on the batch")),
@@ -197,20 +207,27 @@ pub(super) fn blocks(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     };
     let block = usize::try_from(at.op.int("blocksize", 0)?).ok().filter(|&b| (1..=1 << 12).contains(&b));
     let b = block.ok_or_else(|| Refusal::invalid("the block size"))?;
+    // which of the channels are neighbours: those of a block, or those of a position in it
+    let crd = match at.op.text("mode", "DCR")? {
+        "DCR" => false,
+        "CRD" => true,
+        other => return Err(Refusal::invalid(format!("mode `{other}`"))),
+    };
     let part = |label: &str| format!("{name}.{label}");
     let (split, order, joined) = if at.op.kind() == "SpaceToDepth" {
         if !h.is_multiple_of(b) || !w.is_multiple_of(b) {
             return Err(Refusal::invalid(format!("{h} x {w} does not divide into blocks of {b}")));
         }
-        ([1, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4], [1, c * b * b, h / b, w / b])
+        let order = if crd { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+        ([1, c, h / b, b, w / b, b], order, [1, c * b * b, h / b, w / b])
     } else {
         if !c.is_multiple_of(b * b) {
             return Err(Refusal::invalid(format!("{c} channels do not divide into blocks of {b} x {b}")));
         }
         let joined = [1, c / (b * b), h * b, w * b];
-        match at.op.text("mode", "DCR")? {
-            "CRD" => ([1, c / (b * b), b, b, h, w], [0, 1, 4, 2, 5, 3], joined),
-            _ => ([1, b, b, c / (b * b), h, w], [0, 3, 4, 1, 5, 2], joined),
+        match crd {
+            true => ([1, c / (b * b), b, b, h, w], [0, 1, 4, 2, 5, 3], joined),
+            false => ([1, b, b, c / (b * b), h, w], [0, 3, 4, 1, 5, 2], joined),
         }
     };
     let y = at.drafts.reshape(&part("blocks"), x, &split)?;

@@ -22,7 +22,9 @@ fn pair(op: &Op<'_>, name: &str, axes: usize, neutral: usize) -> Result<[usize; 
     match list.iter().map(size).collect::<Option<Vec<_>>>().as_deref() {
         Some(&[a, b]) if axes == 2 => Ok([a, b]),
         Some(&[a]) if axes == 1 => Ok([neutral, a]),
-        _ => Err(Refusal::invalid(format!("the attribute `{name}` is {list:?} for {axes} axes of positions"))),
+        _ => {
+            Err(Refusal::invalid(format!("the attribute `{name}` is {list:?} for {axes} axes of positions")))
+        }
     }
 }
 
@@ -64,7 +66,8 @@ impl Geometry {
     fn pad_to_same(&mut self, size: [usize; 2], more_behind: bool) -> Result<(), Refusal> {
         for axis in [0, 1] {
             let outputs = size[axis].div_ceil(self.stride[axis]);
-            let covered = outputs.saturating_sub(1).saturating_mul(self.stride[axis]).saturating_add(self.reach(axis));
+            let covered =
+                outputs.saturating_sub(1).saturating_mul(self.stride[axis]).saturating_add(self.reach(axis));
             let total = covered.saturating_sub(size[axis]);
             if total > LARGEST as usize {
                 return Err(Refusal::invalid(format!("a padding of {total}")));

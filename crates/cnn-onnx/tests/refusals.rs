@@ -1,0 +1,217 @@
+//! What cannot be read is refused with an error that names the thing and the remedy.
+
+mod common;
+
+use cnn_onnx::proto::{TensorProto, data_type};
+use cnn_onnx::{Error, ImportOptions, from_bytes};
+use common::{A, File, floats, integers, ramp};
+
+fn refused(bytes: &[u8]) -> String {
+    from_bytes(bytes, None, &ImportOptions::default()).expect_err("it must be refused").to_string()
+}
+
+#[test]
+fn other_files_are_recognized() {
+    for (bytes, wanted) in [
+        (&b"<!DOCTYPE html><html>"[..], "a web page"),
+        (b"\n <html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
+        (b"PK\x03\x04...", "torch.onnx.export"),
+        (b"CNN\x01", "native format"),
+        (b"", "empty"),
+        (b"\x0a\xff\xff\xff\xff\x0f", "damaged"),
+        (b"hello world", "damaged"),
+    ] {
+        let error = refused(bytes);
+        assert!(error.contains(wanted), "{bytes:?}: {error}");
+    }
+}
+
+#[test]
+fn a_cut_file_is_damaged() {
+    let bytes = File::new(17, &[2, 3, 3]).node("Relu", &["x"], &["y"]).bytes();
+    for end in 0..bytes.len() {
+        assert!(from_bytes(&bytes[..end], None, &ImportOptions::default()).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
+fn everything_unsupported_is_listed_at_once() {
+    let mut file = File::new(17, &[2, 4, 4])
+        .constant(floats("w", &[2, 2, 1, 1], &ramp(4)))
+        .node("Exotic", &["x"], &["a"])
+        .node("Relu", &["a"], &["b"])
+        .node("Strange", &["b"], &["c"])
+        .node("Conv", &["x", "x"], &["d"])
+        .with("ReduceMean", &["x"], &["e"], &[("axes", A::Is(&[0, 2]))])
+        .node("If", &["x"], &["f"])
+        .node("Custom", &["x"], &["g"])
+        .node("Sum", &["c", "d", "e", "f", "g"], &["y"]);
+    file.graph().node[6].domain = "com.example".into();
+    let Err(Error::Unsupported(unsupported)) = file.import() else { panic!("it must be unsupported") };
+    let listed: Vec<(&str, &str)> =
+        unsupported.items.iter().map(|i| (i.operator.as_str(), i.node.as_str())).collect();
+    assert_eq!(
+        listed,
+        [
+            ("Exotic", "/a/Exotic"),
+            ("Strange", "/c/Strange"),
+            ("Conv", "/d/Conv"),
+            ("ReduceMean", "/e/ReduceMean"),
+            ("If", "/f/If"),
+            ("com.example.Custom", "/g/Custom"),
+        ]
+    );
+    let text = file.error();
+    assert!(text.contains("Conv (node `/d/Conv`): weights computed from the image"), "{text}");
+    assert!(text.contains("com.example.Custom (node `/g/Custom`)"), "{text}");
+}
+
+#[test]
+fn what_follows_an_unsupported_operator_is_looked_at_too() {
+    let mut file = File::new(17, &[2, 4, 4])
+        .node("Exotic", &["x"], &["a"])
+        .with("MaxPool", &["a"], &["b"], &[("kernel_shape", A::Is(&[2, 2])), ("pads", A::Is(&[-1, 0, 0, 0]))])
+        .node("Relu", &["b"], &["y"]);
+    file.graph().value_info =
+        vec![common::value_info("a", data_type::FLOAT, &[None, Some(2), Some(4), Some(4)])];
+    let Err(Error::Unsupported(unsupported)) = file.import() else { panic!("it must be unsupported") };
+    assert_eq!(unsupported.items.len(), 2, "{unsupported}");
+    assert!(unsupported.items[1].why.as_deref().is_some_and(|w| w.contains("negative padding")));
+}
+
+#[test]
+fn versions_out_of_range() {
+    let error = File::new(7, &[2]).node("Relu", &["x"], &["y"]).error();
+    assert!(error.contains("opset 7; opsets 9 to 28") && error.contains("opset_version=17"), "{error}");
+    let error = File::new(99, &[2]).node("Relu", &["x"], &["y"]).error();
+    assert!(error.contains("opset 99"), "{error}");
+}
+
+#[test]
+fn contradictions() {
+    let relu = |inputs: &[&str], outputs: &[&str]| File::new(17, &[2, 3, 3]).node("Relu", inputs, outputs);
+    for (file, wanted) in [
+        (relu(&["nowhere"], &["y"]), "reads the value `nowhere`, which nothing makes"),
+        (relu(&["x"], &["y"]).node("Relu", &["x"], &["y"]), "`y` is made twice"),
+        (relu(&["x"], &["x"]), "`x` is made twice"),
+        (relu(&["b"], &["a"]).node("Relu", &["a"], &["b"]).node("Relu", &["b"], &["y"]), "cycle"),
+        (relu(&["x"], &["z"]), "nothing makes the output `y`"),
+        (
+            File::new(17, &[2]).constant(floats("c", &[1], &[1.0])).node("Relu", &["c"], &["y"]),
+            "does not depend on any input",
+        ),
+        (
+            File::new(17, &[2, 3, 3]).constant(integers("w", &[1, 2])).node("Conv", &["x", "w"], &["y"]),
+            "weights of type int64",
+        ),
+        (
+            File::new(17, &[2, 3, 3]).constant(floats("w", &[2, 5, 1, 1], &ramp(10))).node(
+                "Conv",
+                &["x", "w"],
+                &["y"],
+            ),
+            "(Conv)",
+        ),
+        (
+            File::new(17, &[2, 3, 3]).with("MaxPool", &["x"], &["y"], &[("kernel_shape", A::Is(&[9, 9]))]),
+            "(MaxPool)",
+        ),
+        (
+            File::new(17, &[2, 3, 3]).with("MaxPool", &["x"], &["y"], &[("kernel_shape", A::I(2))]),
+            "`kernel_shape` has the wrong type",
+        ),
+        (
+            File::new(17, &[2, 3, 3]).constant(integers("s", &[0, 5])).node("Reshape", &["x", "s"], &["y"]),
+            "from [1, 2, 3, 3]",
+        ),
+        (File::new(17, &[2, 3, 3]).with("Softmax", &["x"], &["y"], &[("axis", A::I(7))]), "axis 7 of 4"),
+    ] {
+        let error = file.error();
+        assert!(error.contains(wanted), "{error}, not {wanted}");
+    }
+}
+
+#[test]
+fn constants_that_lie_about_their_size() {
+    let with = |dims: &[i64], values: usize| {
+        File::new(17, &[2]).constant(floats("w", dims, &ramp(values))).node("MatMul", &["x", "w"], &["y"])
+    };
+    for (file, wanted) in [
+        (with(&[2, 2], 3), "constant `w`"),
+        (with(&[-1, 2], 2), "negative"),
+        (with(&[i64::MAX, i64::MAX], 2), "more than the limit"),
+        (with(&[1 << 28, 1], 2), "constant `w`"),
+    ] {
+        let error = file.error();
+        assert!(error.contains(wanted), "{error}, not {wanted}");
+    }
+    let raw = TensorProto {
+        name: "w".into(),
+        dims: vec![2, 2],
+        data_type: data_type::FLOAT,
+        raw_data: Some(vec![0; 15].into()),
+        ..Default::default()
+    };
+    let error = File::new(17, &[2]).constant(raw).node("MatMul", &["x", "w"], &["y"]).error();
+    assert!(error.contains("15 bytes for 4 values of type float (16 bytes)"), "{error}");
+}
+
+#[test]
+fn small_files_do_not_take_much_memory() {
+    // 2^40 zeros asked for in a few bytes
+    let filled = File::new(17, &[2])
+        .constant(integers("s", &[1 << 20, 1 << 20]))
+        .node("ConstantOfShape", &["s"], &["w"])
+        .node("MatMul", &["x", "w"], &["y"]);
+    assert!(filled.error().contains("more than a file of this size may ask for"), "{}", filled.error());
+    // an image of 2^60 values
+    let image = File::new(17, &[1 << 20, 1 << 20, 1 << 20]).node("Relu", &["x"], &["y"]);
+    assert!(image.error().contains("limit"), "{}", image.error());
+    let padded = File::new(17, &[1, 1, 1])
+        .constant(integers("p", &[0, 0, 1 << 24, 1 << 24, 0, 0, 1 << 24, 1 << 24]))
+        .node("Pad", &["x", "p"], &["y"]);
+    assert!(padded.import().is_err());
+    let scaled = File::new(17, &[1, 1, 1]).constant(floats("s", &[4], &[1.0, 1.0, 1e7, 1e7])).node(
+        "Resize",
+        &["x", "", "s"],
+        &["y"],
+    );
+    assert!(scaled.import().is_err());
+    let limited = ImportOptions { limit: 10, ..Default::default() };
+    let file = File::new(17, &[2, 3, 3]).node("Relu", &["x"], &["y"]);
+    let error = from_bytes(&file.bytes(), None, &limited).expect_err("a limit").to_string();
+    assert!(error.contains("ImportOptions::limit"), "{error}");
+}
+
+#[test]
+fn two_images() {
+    let mut file = File::new(17, &[2, 3, 3]).node("Add", &["x", "z"], &["y"]);
+    let input = common::value_info("z", data_type::FLOAT, &[Some(1), Some(2), Some(1), Some(1)]);
+    file.graph().input.push(input);
+    assert!(file.error().contains("`x`, `z`") && file.error().contains("ImportOptions::constants"));
+    let value = cnn_onnx::Value::from_tensor(&common::image(&[1, 2, 1, 1]));
+    let bind = |name: &str| ImportOptions {
+        constants: [(name.to_string(), value.clone())].into(),
+        ..Default::default()
+    };
+    assert!(from_bytes(&file.bytes(), None, &bind("z")).is_ok());
+    let error = from_bytes(&file.bytes(), None, &bind("w")).expect_err("no such input").to_string();
+    assert!(error.contains("no input `w`; the inputs are: `x`, `z`"), "{error}");
+}
+
+#[test]
+fn the_preprocessing_is_checked() {
+    let mut file = File::new(17, &[3, 2, 2]).node("Relu", &["x"], &["y"]);
+    let mut with = |text: &str| {
+        file.0.metadata_props = vec![cnn_onnx::proto::StringStringEntryProto {
+            key: "cnn.preprocess".into(),
+            value: text.into(),
+        }];
+        file.import().map(|i| i.graph.preprocess)
+    };
+    assert!(with(r#"{"mean":[0.1,0.2,0.3],"std":[1.0,1.0,1.0]}"#).is_ok_and(|p| p.is_some()));
+    for bad in ["", "{}", r#"{"mean":[0.1,0.2],"std":[1.0,1.0]}"#, r#"{"mean":[0.1],"std":[0.0]}"#] {
+        assert!(with(bad).expect_err(bad).to_string().contains("cnn.preprocess"), "{bad}");
+    }
+}
