@@ -63,6 +63,7 @@ pub struct Distill {
     /// Update rule with its learning rate; what the run says by default.
     pub optimizer: Option<Optimizer>,
     /// Learning rate, in the place of the optimizer's.
+    #[serde(alias = "learning_rate")]
     pub rate: Option<f32>,
     /// Seed of the student's first weights; the run's by default.
     pub seed: Option<u64>,

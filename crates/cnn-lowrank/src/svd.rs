@@ -46,6 +46,7 @@ pub struct Svd {
     /// Passes of fine-tuning, 0 for none; what the run says by default.
     pub epochs: Option<usize>,
     /// Learning rate of fine-tuning; what the run says by default.
+    #[serde(alias = "learning_rate")]
     pub rate: Option<f32>,
 }
 

@@ -66,11 +66,11 @@ pub enum Threshold {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Magnitude {
-    /// Which convolutions and linear layers are pruned; all by default.
+    /// Which convolutions and linear layers are pruned, all by default: name patterns, `only` these and `skip` those.
     pub layers: Selection,
-    /// Share of the weights to remove, in `[0, 1)`.
+    /// Share of the weights to remove, in `[0, 1)`; 0.8 by default.
     pub ratio: f64,
-    /// Whether the share counts for each layer or over all of them.
+    /// Whether the share counts for each layer, as by default, or over all of them.
     pub scope: Scope,
     /// When set, decides instead of `ratio` and `scope` how many weights each layer loses. They are counted
     /// once, before the first round.
@@ -78,20 +78,21 @@ pub struct Magnitude {
     /// Shares of single layers by name pattern, as `{"conv1": 0.3, "fc*": 0.95}`: they are then pruned on
     /// their own, whatever scope and threshold. A layer may be matched by one pattern only.
     pub ratios: BTreeMap<String, f64>,
-    /// Rounds of pruning and retraining, at least 1.
+    /// Rounds of pruning and retraining, at least 1; 4 by default.
     pub rounds: usize,
-    /// Epochs of retraining in each round.
+    /// Epochs of retraining in each round; 1 by default.
     pub epochs: usize,
-    /// Epochs of retraining after the last round.
+    /// Epochs of retraining after the last round; 2 by default.
     pub final_epochs: usize,
     /// Learning rate of the retraining; the run's own by default.
+    #[serde(alias = "rate")]
     pub learning_rate: Option<f32>,
     /// When set: how many percentage points of accuracy on the validation images the network may lose (0.5:
     /// from 99.0 % to 98.5 %). A round that loses more is undone, and the last network that held is the
     /// result.
     pub max_drop: Option<f64>,
     /// With `max_drop`: after a round that lost too much, this many more are tried, each half way between the
-    /// last that held and the first that did not.
+    /// last that held and the first that did not; 2 by default.
     pub bisections: usize,
 }
 

@@ -32,6 +32,7 @@ pub enum Init {
     #[default]
     Linear,
     /// k-means++ (Arthur & Vassilvitskii 2007).
+    #[serde(alias = "kmeans++", alias = "k-means++")]
     KMeansPlusPlus,
 }
 

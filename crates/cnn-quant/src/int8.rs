@@ -45,11 +45,11 @@ const BATCH: usize = 8;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Int8Quantizer {
-    /// Training images for the ranges of activations.
+    /// Training images for the ranges of activations; 256 by default.
     pub calibration: usize,
-    /// How weights are quantized, per output channel.
+    /// How weights are quantized, per output channel; symmetric by default.
     pub weights: WeightGrid,
-    /// Which layers.
+    /// Which layers; all convolutions and linear layers by default.
     pub layers: Selection,
 }
 

@@ -48,20 +48,22 @@ use wildmatch::WildMatch;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KMeansQuantizer {
-    /// Bits of an index, 1 to 8: `2^bits` values, zero included where weights were pruned.
+    /// Bits of an index, 1 to 8: `2^bits` values, zero included where weights were pruned; 5 by
+    /// default.
     pub bits: u8,
     /// Other numbers of bits for layers by name, as `{"conv*": 8}`; of several patterns that match, the longest counts.
     pub per_layer: BTreeMap<String, u8>,
-    /// First centroids.
+    /// First centroids; evenly spaced by default.
     pub init: Init,
     /// Centroids and biases are 16-bit floats, in training as in the file; but 32-bit ones in layers whose values are too
-    /// large or too small for 16 bits.
+    /// large or too small for 16 bits. True by default.
     pub half: bool,
-    /// Epochs in which the centroids (and what else the network trains) are fine-tuned; 0 for none.
+    /// Epochs in which the centroids (and what else the network trains) are fine-tuned, 0 for none; 1 by default.
     pub epochs: usize,
-    /// Learning rate of Adam in these epochs, under the run's schedule.
+    /// Learning rate of Adam in these epochs, under the run's schedule; 0.0001 by default.
+    #[serde(alias = "learning_rate")]
     pub rate: f32,
-    /// Which layers.
+    /// Which layers; all convolutions and linear layers by default.
     pub layers: Selection,
 }
 

@@ -8,6 +8,9 @@
 //!
 //! Both keep exact zeros, so that they go after pruning. A layer under both is packed by the one applied last.
 //!
+//! The packed layers express themselves in standard operators for export: `Gather` from the codebook by indices of eight bits
+//! or four, and `QuantizeLinear` / `DequantizeLinear` around 8-bit layers.
+//!
 //! ```
 //! use cnn_core::testing::{lenet5, stripes};
 //! use cnn_core::train::TrainSettings;

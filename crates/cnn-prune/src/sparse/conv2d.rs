@@ -142,7 +142,8 @@ impl Layer for SparseConv2d {
         Box::new(self.clone())
     }
 
-    /// The standard holds zeros that lie anywhere only as zeros: this is the dense convolution, of the size it was before.
+    /// The dense convolution, zeros and all, of the size it was before: the standard's sparse tensors are not
+    /// read everywhere.
     fn express(&self, at: &mut Express<'_>) -> Result<()> {
         let shape = [self.weight.rows(), self.channels, self.kernel[0], self.kernel[1]];
         let inputs = dense(at, &shape, &self.weight, self.bias())?;

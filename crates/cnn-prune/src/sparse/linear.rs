@@ -118,7 +118,8 @@ impl Layer for SparseLinear {
         Box::new(self.clone())
     }
 
-    /// The standard holds zeros that lie anywhere only as zeros: this is the dense layer, of the size it was before.
+    /// The dense layer, zeros and all, of the size it was before: the standard's sparse tensors are not read
+    /// everywhere.
     fn express(&self, at: &mut Express<'_>) -> Result<()> {
         let inputs = dense(at, &[self.weight.rows(), self.weight.cols()], &self.weight, self.bias())?;
         let y = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);
