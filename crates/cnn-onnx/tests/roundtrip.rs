@@ -123,7 +123,8 @@ fn merging_and_moving() -> Outcome {
     graph.add("minus", Arithmetic { operator: ArithmeticOperator::Sub }, &["scale", "gap"])?;
     let constant =
         |shape: &[usize]| tensor(shape, ramp(shape.iter().product()).iter().map(|v| v + 2.0).collect());
-    graph.push("over", ArithmeticConstant::new(ArithmeticOperator::Div, constant(&[1, 8, 1, 1])?, true)?)?;
+    graph.push("over", ArithmeticConstant::new(ArithmeticOperator::Sub, constant(&[1, 8, 1, 1])?, true)?)?;
+    graph.push("by", ArithmeticConstant::new(ArithmeticOperator::Div, constant(&[6])?, false)?)?;
     graph.push("plus", ArithmeticConstant::new(ArithmeticOperator::Add, constant(&[1, 1, 6, 6])?, false)?)?;
     graph.push("pad", Pad { pad: [1, 0, 0, 2], value: 0.5 })?;
     graph.push("drop", Dropout::new(0.5)?)?;

@@ -287,11 +287,12 @@ pub(super) fn range(inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusa
         return Err(Refusal::invalid("start, limit and delta are numbers"));
     }
     let (from, to, step) = (start.f64s()[0], limit.f64s()[0], delta.f64s()[0]);
-    let count = ((to - from) / step).ceil().max(0.0);
-    // also refuses a step of zero, which makes this infinite or NaN
-    if !(count < 1e12) {
+    let count = ((to - from) / step).ceil();
+    // a step of zero makes this infinite or NaN
+    if count.is_nan() || count > 1e12 {
         return Err(Refusal::invalid(format!("a range from {from} to {to} by {step}")));
     }
+    let count = count.max(0.0);
     budget.claim(&[count as usize])?;
     let values = (0..count as usize).map(|i| from + i as f64 * step).collect();
     Ok(from_f64s(start.kind, vec![count as usize], values))
