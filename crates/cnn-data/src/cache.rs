@@ -122,7 +122,14 @@ impl Source {
 /// Writes a cache, whole or not at all.
 pub(crate) fn write(path: &Path, manifest: &[u8], parts: &Parts) -> Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(Error::read(directory))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // as for any other file: all may read it, less what the umask says
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let file = builder.tempfile_in(directory).map_err(Error::read(directory))?;
     let mut sink = Sink { file: BufWriter::new(file), crc: crc32fast::Hasher::new() };
     sink.all(manifest, parts).map_err(Error::read(path))?;
     let file = sink.file.into_inner().map_err(|e| Error::read(path)(e.into_error()))?;

@@ -54,11 +54,16 @@ pub(crate) fn open_labelled(root: &Path, labels: &Path, options: &OpenOptions) -
         false => named(root, &pictures, &labels)?,
     };
     if paths.len() != labels.numbers.len() {
-        return Err(Error::Counts { images: paths.len(), labels: labels.numbers.len() });
+        let why =
+            format!("{} has {} images but {} labels", root.display(), paths.len(), labels.numbers.len());
+        return Err(Error::Format { file: labels.path.display().to_string(), why });
     }
     let item = |(index, (path, &label)): (usize, (PathBuf, &i64))| match u16::try_from(label) {
         Ok(small) if usize::from(small) < labels.classes => Ok(Item { path, label: small }),
-        _ => Err(Error::Label { index, label, classes: labels.classes }),
+        _ => Err(Error::Format {
+            file: labels.path.display().to_string(),
+            why: format!("label {label} of image {index} is not between 0 and {}", labels.classes.max(1) - 1),
+        }),
     };
     let items =
         paths.into_iter().zip(&labels.numbers).enumerate().map(item).collect::<Result<Vec<Item>>>()?;

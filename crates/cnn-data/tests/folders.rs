@@ -209,7 +209,7 @@ fn a_flat_folder_is_labelled_by_a_file() {
     assert_eq!(all(&opened)[2], [(2, 1), (4, 0), (1, 1)]);
     assert_eq!(opened.classes, ["cat", "dog"]);
     let why = |text: &str| with(text).unwrap_err().to_string();
-    assert!(why("1\n0\n").contains("3 images but 2 labels"));
+    assert!(why("1\n0\n").contains("has 3 images but 2 labels"));
     let headings = why("name label\na.png 1\n");
     assert!(headings.contains("line 1: ") && headings.contains("`name`"), "{headings}");
     let missing = why("a.png 1\nz.png 1\n");
