@@ -42,8 +42,8 @@ fn files() -> Vec<Vec<u8>> {
         graph.push("p", AvgPool2d { window: Window::square(2), count_include_pad: false })?;
         graph.push("r", Mean::new(vec![2], false)?)
     };
-    build(&mut graph).unwrap();
-    vec![chain, to_bytes(&graph, &ExportOptions::default()).unwrap()]
+    build(&mut graph).expect("a graph");
+    vec![chain, to_bytes(&graph, &ExportOptions::default()).expect("a file")]
 }
 
 /// A file that is read can also be run, unless it says that it cannot.

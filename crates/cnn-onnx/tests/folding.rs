@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// The output of a model that only has constants.
 fn value(file: File) -> Value {
-    evaluate(&file.bytes(), &BTreeMap::new()).unwrap().swap_remove(0)
+    evaluate(&file.bytes(), &BTreeMap::new()).expect("constants").swap_remove(0)
 }
 
 fn numbers(file: File) -> (Vec<usize>, Vec<f32>) {

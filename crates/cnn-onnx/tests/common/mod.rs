@@ -1,4 +1,5 @@
 //! Small ONNX files, put together by hand.
+#![allow(clippy::unwrap_used)] // a helper of tests, outside a test function
 #![allow(dead_code)] // each test file uses a part
 
 use cnn_core::Tensor;
@@ -19,7 +20,7 @@ pub enum A<'a> {
     F(f32),
     S(&'static str),
     Is(&'a [i64]),
-    T(TensorProto),
+    T(Box<TensorProto>),
 }
 
 pub fn value_info(name: &str, elem_type: i32, dims: &[Option<i64>]) -> ValueInfoProto {
@@ -119,7 +120,7 @@ impl File {
                     attribute_type::INTS
                 }
                 A::T(t) => {
-                    proto.t = Some(t.clone());
+                    proto.t = Some(*t.clone());
                     attribute_type::TENSOR
                 }
             };
