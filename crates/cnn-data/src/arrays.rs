@@ -16,8 +16,8 @@ pub(crate) enum Images {
     Values { values: Vec<f32>, shape: [usize; 3] },
 }
 
-/// Takes an array as images. Bytes are `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]` with 1 or 3 channels, told apart by
-/// where the 1 or 3 is; floats are `[n, h, w]` or `[n, c, h, w]`.
+/// Takes an array as images. Bytes are `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]` with 1 or 3 channels,
+/// told apart by where the 1 or 3 is; floats are `[n, h, w]` or `[n, c, h, w]`.
 pub(crate) fn images(array: Array) -> Result<Images> {
     let bad = |why: String| Err(Error::Format { file: array.name.clone(), why });
     let floats = array.kind == Kind::Float;
@@ -29,8 +29,8 @@ pub(crate) fn images(array: Array) -> Result<Images> {
         [_, h, w, c] if is_channels(c) && !is_channels(h) => [c, h, w],
         [_, a, _, b] if is_channels(a) && is_channels(b) => {
             return bad(format!(
-                "a shape of {:?} may be [n, h, w, c] or [n, c, h, w]; drop a channel axis of 1 (to [n, h, w]), or \
-                 give preprocessed float32 values, which are always [n, c, h, w]",
+                "a shape of {:?} may be [n, h, w, c] or [n, c, h, w]; drop a channel axis of 1 (to [n, h, w]), \
+                 or give preprocessed float32 values, which are always [n, c, h, w]",
                 array.shape
             ));
         }

@@ -8,11 +8,12 @@
 //!     length of the pixels (u64), pixels
 //! CRC-32 of all bytes before it
 //! ```
-//! All integers are little-endian. The manifest lists what the pixels depend on: the version of this crate, the options
-//! for geometry and channels, and of each file its path in the data set, size and time of change. It is compared as a
-//! whole, not by a hash. Mean and std are not in it, because pixels are kept as they are before those. A cache that does
-//! not match, is damaged, or cannot be read counts as missing and is written anew, whole or not at all. A picture that
-//! was changed while its size and time stayed the same goes unnoticed.
+//! All integers are little-endian. The manifest lists what the pixels depend on: the version of this crate,
+//! the options for geometry and channels, and of each file its path in the data set, size and time of change.
+//! It is compared as a whole, not by a hash. Mean and std are not in it, because pixels are kept as they are
+//! before those. A cache that does not match, is damaged, or cannot be read counts as missing and is written
+//! anew, whole or not at all. A picture that was changed while its size and time stayed the same goes
+//! unnoticed.
 
 use crate::listing::Item;
 use crate::pictures::Decoded;

@@ -1,5 +1,5 @@
-//! The binary version of CIFAR-10 and CIFAR-100 (Krizhevsky 2009): records of one label byte (CIFAR-100: a coarse and a
-//! fine one) and 3,072 pixels, red, green, blue, 32 x 32 each.
+//! The binary version of CIFAR-10 and CIFAR-100 (Krizhevsky 2009): records of one label byte (CIFAR-100: a
+//! coarse and a fine one) and 3,072 pixels, red, green, blue, 32 x 32 each.
 
 use crate::arrays::Images;
 use crate::open::Opened;

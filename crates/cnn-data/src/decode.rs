@@ -1,10 +1,11 @@
 //! The bytes of a JPEG or PNG file to a picture. The format is told by the contents, not by the name.
 //!
-//! - Alpha is dropped, not blended; 16 bits a channel become the upper 8; palettes and CMYK become RGB: what Pillow's
+//! - Alpha is dropped, not blended; 16 bits a channel become the upper 8; palettes and CMYK become RGB: what
+//!   Pillow's
 //!   `convert("RGB")` does. The orientation in EXIF data is not applied, as Pillow and torchvision do not.
 //! - A JPEG without its end is broken, although decoders would fill it with grey.
-//! - Before pixels are decoded the header must announce at most [`MAX_PIXELS`] of them, so that a small file cannot
-//!   fill the memory.
+//! - Before pixels are decoded the header must announce at most [`MAX_PIXELS`] of them, so that a small file
+//!   cannot fill the memory.
 
 use crate::picture::{MAX_PIXELS, Picture};
 use crate::{Channels, jpeg};
@@ -148,7 +149,8 @@ mod tests {
         }
     }
 
-    /// A CMYK JPEG of 8 x 8 equal pixels (10, 200, 60, 30), made by Pillow; its own `convert("RGB")` says (216, 49, 172).
+    /// A CMYK JPEG of 8 x 8 equal pixels (10, 200, 60, 30), made by Pillow; its own `convert("RGB")` says
+    /// (216, 49, 172).
     const CMYK: &str = include_str!("../tests/cmyk.hex");
 
     #[test]

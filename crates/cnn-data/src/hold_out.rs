@@ -7,9 +7,10 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 
-/// Divides the positions of `labels` into two sorted lists: the second has `count` of them, as evenly over the classes
-/// as whole numbers allow (`count n_c / n` of a class with `n_c` images, the largest remainders rounded up), and no
-/// class loses its last image to it. Which images of a class are chosen depends on `seed` and the class only.
+/// Divides the positions of `labels` into two sorted lists: the second has `count` of them, as evenly over
+/// the classes as whole numbers allow (`count n_c / n` of a class with `n_c` images, the largest remainders
+/// rounded up), and no class loses its last image to it. Which images of a class are chosen depends on `seed`
+/// and the class only.
 ///
 /// # Errors
 /// [`Error::HoldOut`] if `count` is 0 or too many.
@@ -64,11 +65,13 @@ pub fn split(labels: &[usize], count: usize, seed: u64) -> Result<(Vec<usize>, V
     Ok((train, held))
 }
 
-/// Holds out a `fraction` of the training images for validation, rounded to whole images, each class in proportion (see
-/// [`split`]). Returns what is left for training and what is held out; both share the images in memory.
+/// Holds out a `fraction` of the training images for validation, rounded to whole images, each class in
+/// proportion (see [`split`]). Returns what is left for training and what is held out; both share the images
+/// in memory.
 ///
 /// # Errors
-/// [`Error::HoldOut`] if the fraction is not between 0 and 1, or leaves nothing on one side or a class without an image.
+/// [`Error::HoldOut`] if the fraction is not between 0 and 1, or leaves nothing on one side or a class
+/// without an image.
 ///
 /// ```
 /// use cnn_core::Dataset;

@@ -5,7 +5,8 @@ pub(crate) fn is_whole(bytes: &[u8]) -> bool {
     // behind the start-of-image marker
     let mut at = 2;
     loop {
-        // to the next marker: over entropy-coded data, where 0xFF is followed by 0 or is a restart marker, and fill
+        // to the next marker: over entropy-coded data, where 0xFF is followed by 0 or is a restart marker,
+        // and fill
         let Some(marker) = bytes.get(at..).and_then(next_marker) else { return false };
         at += marker;
         match bytes[at - 1] {
@@ -30,7 +31,8 @@ fn next_marker(bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Start, a segment whose contents look like an end, a scan with a stuffed byte and a restart marker, fill, end.
+    /// Start, a segment whose contents look like an end, a scan with a stuffed byte and a restart marker,
+    /// fill, end.
     const WHOLE: &[u8] = &[
         0xff, 0xd8, 0xff, 0xe0, 0, 4, 0xff, 0xd9, 0xff, 0xda, 0, 3, 1, 7, 0xff, 0, 8, 0xff, 0xd0, 9, 0xff,
         0xff, 0xd9,

@@ -1,9 +1,10 @@
 //! Labels in a file of their own: an `.npy` array of integers, or text.
 //!
-//! Text has one line an image: `name label`, or only `label` for pictures in the order of their sorted names; the first
-//! line decides which. Name and label are separated by a tab, else by a comma, else by blanks; the last one in the line
-//! counts, so that names may have blanks. A label is the name of a class or its number from 0. Empty lines and lines
-//! that begin with `#` are passed over; a line of headings is not known as such and is an error.
+//! Text has one line an image: `name label`, or only `label` for pictures in the order of their sorted names;
+//! the first line decides which. Name and label are separated by a tab, else by a comma, else by blanks; the
+//! last one in the line counts, so that names may have blanks. A label is the name of a class or its number
+//! from 0. Empty lines and lines that begin with `#` are passed over; a line of headings is not known as such
+//! and is an error.
 
 use crate::npy::Use;
 use crate::{Error, Result, arrays, npy, npz};

@@ -1,7 +1,8 @@
-//! Image data sets for the compression toolkit: what a user has (folders of pictures, CIFAR, MNIST, NumPy files), ten
-//! thousand embedded handwritten digits, and random changes of training images.
+//! Image data sets for the compression toolkit: what a user has (folders of pictures, CIFAR, MNIST, NumPy
+//! files), ten thousand embedded handwritten digits, and random changes of training images.
 //!
-//! - [`open()`]: one door to a data set on disk; [`OpenOptions`] say size, crop, normalisation, channels, labels, cache.
+//! - [`open()`]: one door to a data set on disk; [`OpenOptions`] say size, crop, normalisation, channels,
+//!   labels, cache.
 //! - [`hold_out`], [`split`]: a validation part cut off a training part, the same for the same seed.
 //! - [`mnist`]: [`mnist::embedded`] needs no file, [`mnist::load_dir`] reads the four standard files.
 //! - [`ByteDataset`]: images kept as bytes and normalised when they are asked for.

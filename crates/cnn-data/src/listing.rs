@@ -1,8 +1,8 @@
 //! Which pictures a folder holds: names and classes only, nothing is decoded.
 //!
-//! Pictures are files whose name ends in `.jpg`, `.jpeg` or `.png`, in any case. What begins with a dot is hidden and
-//! passed over, as are other files. Links are followed. All orders are by the bytes of the names, so that they are the
-//! same on every machine.
+//! Pictures are files whose name ends in `.jpg`, `.jpeg` or `.png`, in any case. What begins with a dot is
+//! hidden and passed over, as are other files. Links are followed. All orders are by the bytes of the names,
+//! so that they are the same on every machine.
 
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -48,8 +48,8 @@ pub(crate) fn class_names(folder: &Path) -> Result<Vec<String>> {
     entries(folder)?.0.iter().map(|path| name(path)).collect()
 }
 
-/// The pictures in the class folders of `folder`, class by class in the order of the folders' names, and in each by path.
-/// A class folder may be empty or missing; one that is not in `classes` is an error.
+/// The pictures in the class folders of `folder`, class by class in the order of the folders' names, and in
+/// each by path. A class folder may be empty or missing; one that is not in `classes` is an error.
 pub(crate) fn class_folders(folder: &Path, classes: &[String]) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     for path in entries(folder)?.0 {

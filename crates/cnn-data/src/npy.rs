@@ -1,9 +1,9 @@
-//! NumPy's `.npy` arrays (format 1.0 to 3.0, NEP 1): bytes, floats and integers of either byte order and either memory
-//! order.
+//! NumPy's `.npy` arrays (format 1.0 to 3.0, NEP 1): bytes, floats and integers of either byte order and
+//! either memory order.
 //!
-//! A header is believed only after it was checked: what it announces must be as long as what the file has, and at most
-//! [`LIMIT`]; memory is taken after that. The crates there are for the format multiply the announced sizes unchecked
-//! and parse the header by recursion, so this one has its own reader.
+//! A header is believed only after it was checked: what it announces must be as long as what the file has,
+//! and at most [`LIMIT`]; memory is taken after that. The crates there are for the format multiply the
+//! announced sizes unchecked and parse the header by recursion, so this one has its own reader.
 
 use crate::{Error, Result};
 use std::io::Read;

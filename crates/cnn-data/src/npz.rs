@@ -1,4 +1,5 @@
-//! Data sets in NumPy files: an `.npz` archive with arrays of images and labels, or an `.npy` array of images.
+//! Data sets in NumPy files: an `.npz` archive with arrays of images and labels, or an `.npy` array of
+//! images.
 
 use crate::npy::{Array, Use};
 use crate::open::Opened;
@@ -20,7 +21,8 @@ const MAX_RATIO: u64 = 1_032;
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Opens an archive. Images without a part in their name, as `x` and `y` or `images` and `labels`, are the test part.
+/// Opens an archive. Images without a part in their name, as `x` and `y` or `images` and `labels`, are the
+/// test part.
 pub(crate) fn open_npz(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let bad = |why: String| Error::Format { file: path.display().to_string(), why };
     let file = BufReader::new(File::open(path).map_err(Error::read(path))?);
@@ -47,8 +49,8 @@ pub(crate) fn open_npz(path: &Path, options: &OpenOptions) -> Result<Opened> {
     }
     if pairs.is_empty() {
         return Err(bad(format!(
-            "has no images under a known name; it has {}, but `x_train`, `y_train`, `x_test`, `y_test` or `images`, \
-             `labels` are needed",
+            "has no images under a known name; it has {}, but `x_train`, `y_train`, `x_test`, `y_test` or \
+             `images`, `labels` are needed",
             names.join(", ")
         )));
     }

@@ -40,34 +40,35 @@ impl Opened {
 
 /// Opens the data set at `path`, whatever it is:
 ///
-/// | what is there | `kind` | parts |
+/// | `kind` | what is there | parts |
 /// |---|---|---|
-/// | folder with `train/`, `val/` (or `validation/`), `test/`, each with a folder for each class | `image folder` | those that are there |
-/// | folder with a folder for each class | `class folders` | test |
-/// | folder of pictures, and `labels` | `labelled folder` | test |
-/// | folder with the files of CIFAR's binary version (or with the folder that holds them) | `cifar-10`, `cifar-100` | train, test |
-/// | folder with the four IDX files of MNIST | `idx` | train, validation, test (see [`mnist::load_dir`]) |
-/// | `.npz` with `x_train`, `y_train`, `x_val`, ..., `x_test`, `y_test` | `npz` | those that are there |
-/// | `.npz` with `x` and `y`, `images` and `labels`, `data` and `targets`, ... (labels may be in `labels`) | `npz` | test |
-/// | `.npy` with images, and `labels` | `npy` | test |
+/// | `image folder` | folder with `train/`, `val/` or `validation/`, `test/`; class folders in each | as
+/// found |
+/// | `class folders` | folder with a folder for each class | test |
+/// | `labelled folder` | folder of pictures, and `labels` | test |
+/// | `cifar-10`, `cifar-100` | folder with the files of the binary version, or the folder above | as found |
+/// | `idx` | folder with the four files of MNIST | all three, see [`mnist::load_dir`] |
+/// | `npz` | archive with `x_train`, `y_train`, `x_val`, ..., `x_test`, `y_test` | as found |
+/// | `npz` | archive with `x` and `y`, `images` and `labels`, ...; or labels in `labels` | test |
+/// | `npy` | array of images, and `labels` | test |
 ///
 /// What has no part of its own is put into `test`; whoever knows better takes it as another part.
 ///
-/// **Folders.** Pictures are files that end in `.jpg`, `.jpeg` or `.png`, in any case, also in folders within a class folder;
-/// hidden files, other files and pictures outside class folders are passed over, links are followed. Classes are those
-/// of the training part (or of the first part that is there); a class folder in another part, or not in
-/// `options.classes`, is an error; an empty class folder is a class without images. Pictures are resized (triangle
-/// filter with antialias, bit for bit as Pillow and torchvision) and cut as the options say. See `options.labels` files
-/// in [`OpenOptions::labels`].
+/// **Folders.** Pictures are files that end in `.jpg`, `.jpeg` or `.png`, in any case, also in folders within
+/// a class folder; hidden files, other files and pictures outside class folders are passed over, links are
+/// followed. Classes are those of the training part (or of the first part that is there); a class folder in
+/// another part, or not in
+/// `options.classes`, is an error; an empty class folder is a class without images. Pictures are resized
+/// (triangle filter with antialias, bit for bit as Pillow and torchvision) and cut as the options say.
 ///
 /// **Memory** is one byte a value; images as float arrays take four.
 ///
-/// **Arrays.** uint8 images are pixels and are treated as decoded pictures; float32 and float64 images are taken as
-/// already preprocessed: neither mean and std nor channels are applied, and they are not resized.
+/// **Arrays.** uint8 images are pixels and are treated as decoded pictures; float32 and float64 images are
+/// taken as already preprocessed: neither mean and std nor channels are applied, and they are not resized.
 ///
 /// # Errors
-/// [`Error::Option`] for options that cannot be meant or do not go with the data; all others name the file or folder
-/// and, for label files, the line.
+/// [`Error::Option`] for options that cannot be meant or do not go with the data; all others name the file or
+/// folder and, for label files, the line.
 ///
 /// ```
 /// use cnn_data::{OpenOptions, open};
@@ -126,9 +127,9 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Opened> {
     folder::open_parts(path, [None, None, Some(path.to_path_buf())], options, "class folders")
 }
 
-const WANTED: &str = "no data set is recognised; wanted is a folder with train/, val/, test/ and class folders in them, a \
-    folder of class folders, pictures with a label file, the files of CIFAR (binary version) or MNIST (IDX), an .npz or \
-    an .npy file";
+const WANTED: &str = "no data set is recognised; wanted is a folder with train/, val/, test/ and \
+    class folders in them, a folder of class folders, pictures with a label file, the files of CIFAR (binary \
+    version) or MNIST (IDX), an .npz or an .npy file";
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let mut start = Vec::new();

@@ -43,9 +43,14 @@ pub struct OpenOptions {
     pub std: Option<Vec<f32>>,
     /// Channels of the images. Data that are stored with one channel as arrays (IDX, `.npy`) keep one.
     pub channels: Channels,
-    /// Names of the classes in the order of their numbers. `None`: folder names, sorted; or what the data say.
+    /// Names of the classes in the order of their numbers. `None`: folder names, sorted; or what the data
+    /// say.
     pub classes: Option<Vec<String>>,
-    /// A file with labels, for a flat folder of pictures or for arrays without labels.
+    /// A file with labels, for a flat folder of pictures or for arrays without labels: an `.npy` array of
+    /// integers, or text with a line for each image. A line is `name label`, separated by a tab, a comma or
+    /// blanks, or `label` alone for the pictures by sorted name; a label is the name of a class or its number
+    /// from 0. Empty lines and lines that begin with `#` are passed over. With names, pictures that are not
+    /// in the file are passed over too.
     pub labels: Option<PathBuf>,
     /// Stop at the first picture that cannot be decoded. Otherwise it is left out and reported.
     pub strict: bool,

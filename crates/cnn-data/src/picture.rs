@@ -69,8 +69,8 @@ impl Picture {
     }
 }
 
-/// Height and width after resizing: the shorter side becomes `resize`, the longer one keeps the ratio, rounded down
-/// (torchvision); without `resize` the smallest such picture that covers `size`.
+/// Height and width after resizing: the shorter side becomes `resize`, the longer one keeps the ratio,
+/// rounded down (torchvision); without `resize` the smallest such picture that covers `size`.
 fn resized(resize: Option<usize>, size: [usize; 2], [h, w]: [usize; 2]) -> [usize; 2] {
     let scaled = |long: usize, to: usize, short: usize| (long as u128 * to as u128 / short as u128) as usize;
     match resize {

@@ -29,8 +29,8 @@ enum Outcome {
 /// Decodes all files. Neither the result nor the error depends on the number of threads.
 ///
 /// # Errors
-/// [`Error::Sizes`], [`Error::Memory`], [`Error::NoImages`] if all are broken; [`Error::Broken`] names the first broken
-/// one in strict mode.
+/// [`Error::Sizes`], [`Error::Memory`], [`Error::NoImages`] if all are broken; [`Error::Broken`] names the
+/// first broken one in strict mode.
 pub(crate) fn decode_all(paths: &[PathBuf], options: &OpenOptions) -> Result<Decoded> {
     let mut broken = Vec::new();
     let Some((start, first)) = first_good(paths, options, &mut broken)? else {

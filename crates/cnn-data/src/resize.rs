@@ -1,6 +1,6 @@
-//! Resizing as Pillow's `BILINEAR` and torchvision's `Resize` do it: a triangle filter that is widened when the
-//! picture shrinks (antialias), first along rows, then along columns, each pass rounded to bytes; weights in
-//! fixed point with 22 fractional bits. The same arithmetic gives the same bytes.
+//! Resizing as Pillow's `BILINEAR` and torchvision's `Resize` do it: a triangle filter that is widened when
+//! the picture shrinks (antialias), first along rows, then along columns, each pass rounded to bytes; weights
+//! in fixed point with 22 fractional bits. The same arithmetic gives the same bytes.
 
 /// Fractional bits of the weights.
 const BITS: u32 = 22;
@@ -103,7 +103,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_plain_picture_stays_plain(value: u8, h in 1usize..40, w in 1usize..40, to in [1usize..60, 1usize..60]) {
+        fn a_plain_picture_stays_plain(
+            value: u8, h in 1usize..40, w in 1usize..40, to in [1usize..60, 1usize..60],
+        ) {
             let out = plane(&vec![value; h * w], [h, w], to);
             prop_assert_eq!(out, vec![value; to[0] * to[1]]);
         }
