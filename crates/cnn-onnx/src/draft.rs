@@ -5,7 +5,6 @@ use crate::op::Refusal;
 use crate::{Error, Result};
 use cnn_core::layers::{Flatten, Identity, Input, Reshape};
 use cnn_core::{Graph, Layer};
-use std::collections::HashSet;
 
 /// One layer.
 #[derive(Debug)]
@@ -165,7 +164,8 @@ impl Drafts {
     /// The graph of what the output depends on, without identities.
     pub fn build(self, output: usize) -> Result<Graph> {
         let live = self.live(output);
-        let mut taken: HashSet<String> = HashSet::from(["input".to_string()]);
+        let mut taken = names::Taken::default();
+        taken.unique("input".to_string());
         let mut nodes = Vec::new();
         // where each draft is found among the nodes, the input being the first
         let mut built = vec![0];
@@ -178,7 +178,7 @@ impl Drafts {
                 built.push(inputs.first().copied().unwrap_or(0));
                 continue;
             }
-            nodes.push((names::unique(draft.name, &mut taken), draft.layer, inputs));
+            nodes.push((taken.unique(draft.name), draft.layer, inputs));
             built.push(nodes.len());
         }
         Graph::from_nodes(shape.get(1..).unwrap_or_default(), nodes).map_err(Error::Core)

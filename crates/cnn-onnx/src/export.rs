@@ -233,3 +233,54 @@ fn value_info((name, shape): (String, Vec<usize>)) -> Result<ValueInfoProto> {
     let tensor_type = Some(TensorTypeProto { elem_type: data_type::FLOAT, shape: Some(shape) });
     Ok(ValueInfoProto { name, r#type: Some(TypeProto { tensor_type }) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn constant(name: &str, numbers: Numbers) -> Constant {
+        Constant { name: name.to_string(), shape: vec![numbers.len()], numbers }
+    }
+
+    #[test]
+    fn four_bit_numbers_are_two_a_byte() {
+        let tensor = initializer(constant("c", Numbers::U4(vec![1, 2, 15]))).expect("numbers below 16");
+        assert_eq!(tensor.raw_data.as_deref(), Some(&[0x21, 0x0f][..]));
+        assert_eq!((tensor.data_type, tensor.dims), (data_type::UINT4, vec![3]));
+        let error = initializer(constant("c", Numbers::U4(vec![16]))).expect_err("too large");
+        assert!(error.to_string().contains("constant `c`: 16 does not fit into 4 bits"));
+    }
+
+    #[test]
+    fn only_equal_constants_are_joined() {
+        let large =
+            |first: f32| Numbers::F32(std::iter::once(first).chain((0..40).map(|i| i as f32)).collect());
+        let list = vec![
+            constant("a", large(1.0)),
+            constant("b", large(2.0)),
+            constant("c", large(1.0)),
+            constant("d", Numbers::I32(vec![7; 2])),
+            constant("e", Numbers::I32(vec![7; 2])),
+        ];
+        let (tensors, renamed) = initializers(list).expect("constants");
+        let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "d", "e"]);
+        assert_eq!(renamed, HashMap::from([("c".to_string(), "a".to_string())]));
+    }
+
+    #[test]
+    fn axes_of_reductions_become_inputs() {
+        let mut operators = vec![Operator {
+            kind: "ReduceMean",
+            name: "m".to_string(),
+            inputs: vec!["x".to_string()],
+            output: "m".to_string(),
+            attributes: vec![("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(0))],
+        }];
+        let mut constants = Vec::new();
+        axes_as_inputs(&mut operators, &mut constants);
+        assert_eq!(operators[0].inputs, ["x", "m/axes"]);
+        assert_eq!(operators[0].attributes, [("keepdims", Attribute::Int(0))]);
+        assert_eq!(constants, [constant("m/axes", Numbers::I64(vec![1]))]);
+    }
+}

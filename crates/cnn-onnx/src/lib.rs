@@ -41,7 +41,7 @@ mod value;
 
 pub use error::{Error, Result, Unsupported, UnsupportedItem};
 pub use export::{ExportOptions, save, to_bytes};
-pub use import::supported_operators;
+pub use import::{folded_operators, supported_operators};
 pub use kind::ElementKind;
 pub use load::{ImportOptions, Imported, evaluate, from_bytes, load};
 pub use value::Value;

@@ -14,7 +14,7 @@ use crate::value::{Value, checked_elements};
 use crate::{Error, Result, metadata};
 use cnn_core::Graph;
 use prost::bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,8 +59,8 @@ const FREE_ELEMENTS: u64 = 1 << 24;
 /// Elements that they may be folded to for each byte: a bit is an element, in a few steps.
 const ELEMENTS_A_BYTE: u64 = 64;
 
-/// Most nodes: more than any network has, and few enough for shape inference.
-const MOST_NODES: usize = 100_000;
+/// Most nodes: more than any network of images has, and few enough for what looks at all nodes for each.
+const MOST_NODES: usize = 20_000;
 
 /// Reads a network from a file; constants may be in other files in its directory.
 ///
@@ -208,15 +208,14 @@ fn image_input<'a>(
         let known: Vec<&str> = index.graph.input.iter().map(|i| i.name.as_str()).collect();
         return Err(Error::Model(format!("there is no input `{bad}`; the inputs are: {}", names(&known))));
     }
-    let read = |input: &&ValueInfoProto| {
-        input.name == output || order.iter().any(|&at| index.graph.node[at].input.contains(&input.name))
-    };
+    let read: HashSet<&str> =
+        order.iter().flat_map(|&at| index.graph.node[at].input.iter().map(String::as_str)).collect();
     let open: Vec<&ValueInfoProto> = index
         .graph
         .input
         .iter()
         .filter(|i| index.inputs.contains_key(i.name.as_str()) && !options.constants.contains_key(&i.name))
-        .filter(read)
+        .filter(|i| i.name == output || read.contains(i.name.as_str()))
         .collect();
     match open[..] {
         [only] => Ok(only),

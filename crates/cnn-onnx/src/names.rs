@@ -1,7 +1,7 @@
 //! Names of layers that people can use, out of what exporters write.
 
 use crate::op::Op;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What the name of a constant ends with when the rest of it names the layer.
 const WEIGHTS: [&str; 9] =
@@ -59,16 +59,26 @@ fn clean(name: &str) -> String {
     name.trim_matches('.').to_string()
 }
 
-/// A name that is not taken, with a number behind if need be.
-pub(crate) fn unique(name: String, taken: &mut HashSet<String>) -> String {
-    let name = if name.is_empty() { "layer".to_string() } else { name };
-    let mut candidate = name.clone();
-    let mut count = 1;
-    while !taken.insert(candidate.clone()) {
-        count += 1;
-        candidate = format!("{name}_{count}");
+/// Names that are given away, each only once.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    names: HashSet<String>,
+    /// How often each name was asked for, so that the next number is found at once.
+    counts: HashMap<String, usize>,
+}
+
+impl Taken {
+    /// The name, with a number behind if it is taken.
+    pub fn unique(&mut self, name: String) -> String {
+        let name = if name.is_empty() { "layer".to_string() } else { name };
+        let mut candidate = name.clone();
+        while !self.names.insert(candidate.clone()) {
+            let count = self.counts.entry(name.clone()).or_insert(1);
+            *count += 1;
+            candidate = format!("{name}_{count}");
+        }
+        candidate
     }
-    candidate
 }
 
 #[cfg(test)]
@@ -97,8 +107,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut taken = HashSet::new();
-        let made: Vec<String> = ["a", "a", "", "a_2", ""].map(|n| unique(n.to_string(), &mut taken)).into();
+        let mut taken = Taken::default();
+        let made: Vec<String> = ["a", "a", "", "a_2", ""].map(|n| taken.unique(n.to_string())).into();
         assert_eq!(made, ["a", "a_2", "layer", "a_2_2", "layer_2"]);
     }
 }

@@ -4,16 +4,16 @@ use crate::draft::{Draft, Drafts};
 use crate::op::Refusal;
 use cnn_core::Tensor;
 use cnn_core::layers::{
-    Activation, ActivationFn, AdaptiveAvgPool, Arithmetic, ArithmeticConstant, ArithmeticOperator, AxisMap,
-    BatchNorm, ChannelMap, Conv2d, ConvOptions, Dropout, Flatten, Identity, Linear, MaxPool2d, Mul, Reshape,
-    Transpose, Window,
+    Activation, ActivationFn, AdaptiveAvgPool, Arithmetic, ArithmeticConstant, ArithmeticOperator, AvgPool2d,
+    AxisMap, BatchNorm, ChannelMap, Conv2d, ConvOptions, Dropout, Flatten, Identity, Linear, MaxPool2d, Mul,
+    Pad, Reshape, Transpose, Window,
 };
 use cnn_core::tensor::tensor;
 
 /// A rule that may replace one draft; it says whether it did.
 type Rule = fn(&mut Drafts, usize, &[usize]) -> Result<bool, Refusal>;
 
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
     reshape_of_reshape,
     transpose_of_transpose,
     shuffle,
@@ -24,6 +24,7 @@ const RULES: [Rule; 11] = [
     hard_swish,
     gate,
     bias,
+    padding,
     excitation,
 ];
 
@@ -35,12 +36,13 @@ pub(crate) fn simplify(drafts: &mut Drafts, output: usize) -> Result<(), Refusal
     for _ in 0..ROUNDS {
         drafts.skip_identities();
         let mut changed = false;
+        let mut readers = drafts.readers(output);
         for at in 1..=output {
-            // a rule may have made others unread
             for rule in RULES {
-                let readers = drafts.readers(output);
                 if readers[at] > 0 && rule(drafts, at, &readers)? {
                     changed = true;
+                    // others may be read less now, or not at all
+                    readers = drafts.readers(output);
                     break;
                 }
             }
@@ -81,8 +83,9 @@ fn constant_of(draft: &Draft, operator: ArithmeticOperator) -> Option<&Tensor> {
 
 /// The number of `x op c`.
 fn number_of(draft: &Draft, operator: ArithmeticOperator) -> Option<f32> {
-    let constant = constant_of(draft, operator)?;
-    (constant.len() == 1).then(|| constant.iter().next().copied()).flatten()
+    let constant = draft.layer::<ArithmeticConstant>().map(ArithmeticConstant::constant);
+    constant.filter(|c| c.len() == 1)?;
+    constant_of(draft, operator)?.iter().next().copied()
 }
 
 /// One change of shape after another is one.
@@ -285,12 +288,13 @@ fn per_channel(constant: &Tensor, shape: &[usize]) -> Option<Vec<f32>> {
 fn bias(drafts: &mut Drafts, at: usize, readers: &[usize]) -> Result<bool, Refusal> {
     let draft = drafts.get(at);
     let Some(from) = source(draft).filter(|&i| readers[i] == 1) else { return Ok(false) };
-    let sign = |s: f32| move |t: &Tensor| t.mapv(|v| s * v);
-    let added = constant_of(draft, ArithmeticOperator::Add).map(sign(1.0));
-    let Some(added) = added.or_else(|| constant_of(draft, ArithmeticOperator::Sub).map(sign(-1.0))) else {
+    let constant = draft.layer::<ArithmeticConstant>().map(ArithmeticConstant::constant);
+    let Some(mut added) = constant.and_then(|c| per_channel(c, &draft.shape)) else { return Ok(false) };
+    if constant_of(draft, ArithmeticOperator::Sub).is_some() {
+        added.iter_mut().for_each(|v| *v = -*v);
+    } else if constant_of(draft, ArithmeticOperator::Add).is_none() {
         return Ok(false);
-    };
-    let Some(mut added) = per_channel(&added, &draft.shape) else { return Ok(false) };
+    }
     let layer = drafts.get(from);
     let (name, inputs) = (layer.name.clone(), layer.inputs.clone());
     let old = match (layer.layer::<Conv2d>(), layer.layer::<Linear>()) {
@@ -309,6 +313,33 @@ fn bias(drafts: &mut Drafts, at: usize, readers: &[usize]) -> Result<bool, Refus
         let linear = Linear::new(linear.weight().value().clone(), bias)?;
         drafts.replace(at, &name, linear, &inputs)?;
     }
+    Ok(true)
+}
+
+/// Zeros around an image in front of a convolution are its padding; in front of an average pool, if those count.
+fn padding(drafts: &mut Drafts, at: usize, readers: &[usize]) -> Result<bool, Refusal> {
+    let draft = drafts.get(at);
+    let Some(first) = source(draft).filter(|&i| readers[i] == 1) else { return Ok(false) };
+    let frame = drafts.get(first).layer::<Pad>().filter(|p| p.value == 0.0).map(|p| p.pad);
+    let (Some(frame), Some(from)) = (frame, source(drafts.get(first))) else { return Ok(false) };
+    let wider = |pad: [usize; 4]| [0, 1, 2, 3].map(|side| frame[side] + pad[side]);
+    let name = draft.name.clone();
+    if let Some(conv) = draft.layer::<Conv2d>() {
+        let options = ConvOptions { pad: wider(conv.options.pad), ..conv.options };
+        let bias = conv.bias().map(|b| b.value().clone());
+        let conv = Conv2d::new(conv.weight().value().clone(), bias, options)?;
+        drafts.replace(at, &name, conv, &[from])?;
+        return Ok(true);
+    }
+    let Some(pool) = draft.layer::<AvgPool2d>() else { return Ok(false) };
+    let mut window = pool.window;
+    let counts = pool.count_include_pad || window.pad == [0; 4];
+    window.pad = wider(window.pad);
+    // a pool is padded by less than its window
+    if !counts || window.ceil_mode || (0..4).any(|side| window.pad[side] >= window.kernel[side % 2]) {
+        return Ok(false);
+    }
+    drafts.replace(at, &name, AvgPool2d { window, count_include_pad: true }, &[from])?;
     Ok(true)
 }
 

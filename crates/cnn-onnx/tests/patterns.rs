@@ -328,3 +328,35 @@ fn pools_with_dilation_and_wide_padding() -> Outcome {
     assert_eq!(run(pool("AveragePool", counted))?, [2.5, 3.5, -2.0]);
     Ok(())
 }
+
+#[test]
+fn zeros_in_front_of_a_kernel_are_its_padding() -> Outcome {
+    let padded = |pads: &[i64]| {
+        File::new(17, &[2, 4, 4]).constant(integers("p", pads)).node("Pad", &["x", "p"], &["a"])
+    };
+    let conv = padded(&[0, 0, 1, 0, 0, 0, 0, 2]).constant(floats("c.weight", &[2, 2, 3, 3], &ramp(36))).with(
+        "Conv",
+        &["a", "c.weight"],
+        &["y"],
+        &[("pads", A::Is(&[0, 1, 1, 0]))],
+    );
+    assert_eq!(conv.kinds(), ["conv2d"]);
+    let graph = conv.import()?.graph;
+    assert_eq!(graph.layer::<Conv2d>("c")?.map(|c| c.options.pad), Some([1, 1, 1, 2]));
+
+    let kernel = || ("kernel_shape", A::Is(&[2, 2]));
+    let pool = padded(&[0, 0, 1, 1, 0, 0, 1, 1]).with("AveragePool", &["a"], &["y"], &[kernel()]);
+    assert_eq!(pool.kinds(), ["avg_pool2d"]);
+    let x = image(&[1, 2, 4, 4]);
+    let y = pool.import()?.graph.infer(&x)?;
+    assert!((y[[0, 1, 0, 2]] - (x[[0, 1, 0, 1]] + x[[0, 1, 0, 2]]) / 4.0).abs() < 1e-6);
+    // zeros are no padding of a pool that leaves its own padding out
+    let outside = padded(&[0, 0, 1, 1, 0, 0, 1, 1]).with(
+        "AveragePool",
+        &["a"],
+        &["y"],
+        &[kernel(), ("pads", A::Is(&[1, 1, 0, 0]))],
+    );
+    assert_eq!(outside.kinds(), ["pad", "avg_pool2d"]);
+    Ok(())
+}

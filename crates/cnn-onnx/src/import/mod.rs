@@ -96,6 +96,11 @@ pub fn supported_operators() -> &'static [&'static str] {
     CONVERTED
 }
 
+/// The operators of the standard that are evaluated when all they read is constant, or the shape of a value from the image.
+pub fn folded_operators() -> &'static [&'static str] {
+    FOLDED
+}
+
 /// True if the operator is known, as a layer or for constants.
 pub(crate) fn is_known(kind: &str) -> bool {
     CONVERTED.contains(&kind) || FOLDED.contains(&kind)
