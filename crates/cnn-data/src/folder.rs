@@ -41,7 +41,12 @@ pub(crate) fn open_parts(
     let list = |part: &Option<PathBuf>| {
         part.as_ref().map(|folder| listing::class_folders(folder, &classes)).transpose()
     };
-    let lists = [list(&parts[0])?, list(&parts[1])?, list(&parts[2])?];
+    let mut lists = [list(&parts[0])?, list(&parts[1])?, list(&parts[2])?];
+    // a folder without parts is what it is asked for
+    if let Some(wanted) = options.only.filter(|_| kind == "image folder") {
+        let others = lists.iter_mut().enumerate().filter(|(at, _)| *at != wanted as usize);
+        others.for_each(|(_, list)| *list = None);
+    }
     open_lists(root, lists, classes.len(), Opened::new(kind, classes), options)
 }
 

@@ -47,4 +47,4 @@ pub use error::{Error, Result};
 pub use hold_out::{hold_out, split};
 pub use mnist::Splits;
 pub use open::{Broken, Opened, open};
-pub use options::{Channels, OpenOptions};
+pub use options::{Channels, OpenOptions, Part};

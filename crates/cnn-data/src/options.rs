@@ -29,6 +29,17 @@ impl Channels {
     }
 }
 
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// To learn from.
+    Train,
+    /// For decisions.
+    Validation,
+    /// For the final number.
+    Test,
+}
+
 /// How [`open`](crate::open()) is to open a data set. The default takes it as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OpenOptions {
@@ -56,6 +67,8 @@ pub struct OpenOptions {
     pub strict: bool,
     /// A file that keeps the decoded pictures of a folder for the next time.
     pub cache: Option<PathBuf>,
+    /// The only part that is wanted of an image folder with several: the others' pictures are not decoded.
+    pub only: Option<Part>,
     /// CIFAR-100: the 20 coarse labels in place of the 100 fine ones.
     pub coarse: bool,
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 use cnn_core::Dataset;
-use cnn_data::{Channels, Error, OpenOptions, Opened, open};
+use cnn_data::{Channels, Error, OpenOptions, Opened, Part, open};
 use image::{Rgb, RgbImage};
 use std::path::Path;
 
@@ -292,4 +292,18 @@ fn the_number_of_threads_changes_nothing() {
         (all(&opened), opened.broken)
     };
     assert_eq!(run(1), run(4));
+}
+
+#[test]
+fn only_the_part_that_is_wanted_is_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    parts(folder.path());
+    std::fs::write(folder.path().join("train/a/bad.png"), "no picture").unwrap();
+    let options = OpenOptions { only: Some(Part::Test), strict: true, ..OpenOptions::default() };
+    let opened = open(folder.path(), &options).unwrap();
+    assert_eq!(opened.classes, ["a", "b", "empty"], "classes are those of the training part all the same");
+    assert_eq!(all(&opened), [vec![], vec![], vec![(9, 0)]]);
+    let alone =
+        open(&folder.path().join("test"), &OpenOptions { only: Some(Part::Train), ..options }).unwrap();
+    assert_eq!(all(&alone)[2], [(9, 0)], "a folder without parts is what it is asked for");
 }
