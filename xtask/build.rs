@@ -1,10 +1,11 @@
 //! Writes the git revision into the binary: asked at run time, git would name the revision of a later checkout.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // asked when it runs: the script itself may have been compiled for another copy of the sources
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(PathBuf::new, PathBuf::from).join("..");
     println!("cargo::rustc-env=XTASK_REVISION={}", revision(&root).unwrap_or_else(|| "unknown".into()));
     // whether the tree differs from the revision may change with every source
     for sources in ["Cargo.toml", "Cargo.lock", "crates", "xtask", "tests"] {

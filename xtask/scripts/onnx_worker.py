@@ -12,6 +12,7 @@ one line: {"ok": ...} or {"error": "..."}. Tensors travel in files, as little-en
 """
 
 import json
+import os
 import sys
 import time
 
@@ -23,16 +24,18 @@ sessions = {}
 
 
 def session(model, optimize=True):
-    """The session of a model; the last one is kept."""
-    if (model, optimize) not in sessions:
+    """The session of a model; the last one is kept, while its file stays the same."""
+    state = os.stat(model)
+    key = (model, state.st_mtime_ns, state.st_ino, optimize)
+    if key not in sessions:
         sessions.clear()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        sessions[model, optimize] = made
-    return sessions[model, optimize]
+        sessions[key] = made
+    return sessions[key]
 
 
 def check(model):

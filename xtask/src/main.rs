@@ -3,6 +3,7 @@
 mod bench;
 mod bench_train;
 mod host;
+mod onnx;
 mod table;
 mod tidy;
 
@@ -23,6 +24,8 @@ enum Command {
     Bench(bench::Options),
     /// Measure training steps, beside PyTorch where there is one
     BenchTrain(bench_train::Options),
+    /// Run the standard's node tests, and compare networks with ONNX Runtime
+    Onnx(onnx::Options),
     /// Check dependencies between the crates, their READMEs and forbidden words
     Tidy,
 }
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Bench(options) => bench::run(&options),
         Command::BenchTrain(options) => bench_train::run(&options).map(|()| true),
+        Command::Onnx(options) => onnx::run(&options),
         Command::Tidy => tidy::run().map(|()| true),
     };
     match done {
@@ -82,6 +86,9 @@ mod tests {
         assert!(parse("xtask bench --seeds 0").unwrap_err().contains("--seeds"));
         assert!(parse("xtask bench --fast").unwrap_err().contains("--fast"));
         assert!(parse("xtask bench-train --steps x").unwrap_err().contains("--steps"));
+        assert!(parse("xtask onnx --only models,nods").unwrap_err().contains("nods"));
+        assert!(parse("xtask onnx --images a.npz").unwrap_err().contains("--models"));
+        assert!(parse("xtask onnx --only nodes,parity --python venv/bin/python").is_ok());
         assert!(parse("xtask bench --only a,b --smoke --seed 3").is_ok());
     }
 

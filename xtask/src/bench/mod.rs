@@ -4,7 +4,7 @@ mod labels;
 mod latency;
 mod measure;
 mod pareto;
-mod plan;
+pub mod plan;
 mod plot;
 mod report;
 pub mod statistics;
