@@ -1,6 +1,7 @@
 //! Runs an ONNX file on images: `cargo run -p cnn-onnx --example infer -- model.onnx images.f32 outputs.f32`.
 //!
-//! The images are 32-bit little-endian floats, `[n, c, h, w]` in the shape that the file asks for; so are the outputs.
+//! The images are 32-bit little-endian floats, `[n, c, h, w]` in the shape that the file asks for; so are the
+//! outputs.
 
 use cnn_core::tensor::{elements, tensor};
 use cnn_onnx::{ImportOptions, load};

@@ -70,7 +70,8 @@ impl Drafts {
         Ok(self.list.len() - 1)
     }
 
-    /// Adds something of a given shape, where an operator is not supported but what follows should be looked at.
+    /// Adds something of a given shape, where an operator is not supported but what follows should be looked
+    /// at.
     pub fn push_placeholder(&mut self, shape: &[usize]) -> usize {
         let draft =
             Draft { name: String::new(), layer: Box::new(Identity), inputs: vec![0], shape: shape.to_vec() };

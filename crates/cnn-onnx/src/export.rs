@@ -18,7 +18,8 @@ use std::path::Path;
 /// How a network is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportOptions {
-    /// Allow 4-bit constants, which make the file smaller and need opset 21 (ONNX Runtime 1.18 and later) to be read.
+    /// Allow 4-bit constants, which make the file smaller and need opset 21 (ONNX Runtime 1.18 and later) to
+    /// be read.
     pub four_bit: bool,
     /// Program named in the file as its writer.
     pub producer: String,
@@ -46,8 +47,8 @@ pub fn save(graph: &Graph, path: &Path, options: &ExportOptions) -> Result<u64> 
     Ok(bytes.len() as u64)
 }
 
-/// A network as the bytes of an ONNX file: opset 17, or 21 if it has 4-bit constants; the first axis of input and output is
-/// the dynamic dimension `batch`; the preprocessing is in the file's metadata.
+/// A network as the bytes of an ONNX file: opset 17, or 21 if it has 4-bit constants; the first axis of input
+/// and output is the dynamic dimension `batch`; the preprocessing is in the file's metadata.
 ///
 /// ```
 /// let bytes = cnn_onnx::to_bytes(&cnn_core::testing::lenet5(0)?, &Default::default())?;
@@ -56,7 +57,8 @@ pub fn save(graph: &Graph, path: &Path, options: &ExportOptions) -> Result<u64> 
 /// ```
 ///
 /// # Errors
-/// If a layer has no form in standard operators, still carries a constraint, or the file would exceed the 2 GiB that protobuf allows.
+/// If a layer has no form in standard operators, still carries a constraint, or the file would exceed the 2
+/// GiB that protobuf allows.
 pub fn to_bytes(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>> {
     let model = model(graph, options)?;
     let length = model.encoded_len();

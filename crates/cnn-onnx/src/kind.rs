@@ -3,7 +3,8 @@
 use crate::proto::data_type as code;
 use std::fmt;
 
-/// The element type of a constant, as the standard has them. Half floats are held in 32 bits, rounded to their type.
+/// The element type of a constant, as the standard has them. Half floats are held in 32 bits, rounded to
+/// their type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // the names say it
 pub enum ElementKind {
@@ -66,7 +67,8 @@ impl ElementKind {
         }
     }
 
-    /// The smallest and largest integer of an integer kind; unsigned 64-bit integers only up to the signed maximum.
+    /// The smallest and largest integer of an integer kind; unsigned 64-bit integers only up to the signed
+    /// maximum.
     pub(crate) fn range(self) -> (i64, i64) {
         use ElementKind::*;
         match self {

@@ -1,9 +1,10 @@
-//! ONNX in and out: networks that other programs trained become graphs of this toolkit, and every network of the toolkit,
-//! compressed or not, becomes a file of standard operators that ONNX Runtime runs unchanged.
+//! ONNX in and out: networks that other programs trained become graphs of this toolkit, and every network of
+//! the toolkit, compressed or not, becomes a file of standard operators that ONNX Runtime runs unchanged.
 //!
-//! - [`load`] and [`from_bytes`] read opsets 9 to 28. Constants are folded, shapes that exporters compute vanish, and what they
-//!   write in several operators (channel shuffle, squeeze-and-excitation, `x sigmoid(x)`) becomes the one layer that it is. The
-//!   result can be trained and pruned. What is not supported is reported in one error, all of it.
+//! - [`load`] and [`from_bytes`] read opsets 9 to 28. Constants are folded, shapes that exporters compute
+//!   vanish, and what they write in several operators (channel shuffle, squeeze-and-excitation, `x
+//!   sigmoid(x)`) becomes the one layer that it is. The result can be trained and pruned. What is not
+//!   supported is reported in one error, all of it.
 //! - [`save`] and [`to_bytes`] write opset 17 through [`cnn_core::express`](mod@cnn_core::express).
 //!
 //! ```

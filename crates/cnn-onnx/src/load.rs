@@ -25,7 +25,8 @@ pub struct ImportOptions {
     pub input_shape: Option<Vec<usize>>,
     /// Values of further inputs: only one can be the image.
     pub constants: BTreeMap<String, Value>,
-    /// The value that is the network's output; the file's first output if `None`. It may be any value inside the network.
+    /// The value that is the network's output; the file's first output if `None`. It may be any value inside
+    /// the network.
     pub output: Option<String>,
     /// Most elements of all constants together, and of any value for one image.
     pub limit: u64,
@@ -65,8 +66,8 @@ const MOST_NODES: usize = 20_000;
 /// Reads a network from a file; constants may be in other files in its directory.
 ///
 /// # Errors
-/// If the file cannot be read, is damaged or not ONNX; if it uses what is not supported, all of which the error lists; if it
-/// contradicts itself or asks for more memory than the options allow.
+/// If the file cannot be read, is damaged or not ONNX; if it uses what is not supported, all of which the
+/// error lists; if it contradicts itself or asks for more memory than the options allow.
 pub fn load(path: &Path, options: &ImportOptions) -> Result<Imported> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let bytes = std::fs::read(path).map_err(io)?;
@@ -394,7 +395,8 @@ impl<'a> Walk<'a> {
         self.importer.convert(&Op { node, opset: self.opset }, inputs, used)
     }
 
-    /// A stand-in of the shape that the file notes, so that what follows an unsupported operator is looked at too.
+    /// A stand-in of the shape that the file notes, so that what follows an unsupported operator is looked at
+    /// too.
     fn noted_shape(&mut self, name: &str) -> Slot {
         let shape = self.noted.get(name).and_then(|info| {
             let of = tensor_type(info)?;

@@ -9,7 +9,8 @@ use prost::bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// The versions of the standard whose operators are known. From 22 on they only gained element types and rare settings.
+/// The versions of the standard whose operators are known. From 22 on they only gained element types and rare
+/// settings.
 pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 9..=28;
 
 /// What other files begin with, what they are, and what to do.
@@ -113,7 +114,8 @@ impl<'a> Index<'a> {
             || self.inputs.contains_key(name)
     }
 
-    /// The nodes that the outputs depend on, in an order in which each comes after those it reads, else as in the file.
+    /// The nodes that the outputs depend on, in an order in which each comes after those it reads, else as in
+    /// the file.
     pub fn order(&self, outputs: &[&str]) -> Result<Vec<usize>> {
         let makers =
             |node: &'a NodeProto| node.input.iter().filter_map(|i| self.producers.get(i.as_str()).copied());

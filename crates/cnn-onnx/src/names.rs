@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 const WEIGHTS: [&str; 9] =
     [".weight", "/weight", "_weight", ".kernel", "/kernel", ".gamma", "/gamma", ".weight_quantized", ".W"];
 
-/// The name for the layer of an operator: that of its weights (`"conv1.weight"` gives `"conv1"`), or the node's own, cleaned.
+/// The name for the layer of an operator: that of its weights (`"conv1.weight"` gives `"conv1"`), or the
+/// node's own, cleaned.
 pub(crate) fn layer_name(op: &Op<'_>, weights: Option<&str>) -> String {
     let stem = weights.and_then(|w| WEIGHTS.iter().find_map(|end| w.strip_suffix(end)));
     if let Some(stem) = stem.map(clean).filter(|s| !s.is_empty()) {

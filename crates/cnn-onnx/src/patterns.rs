@@ -316,7 +316,8 @@ fn bias(drafts: &mut Drafts, at: usize, readers: &[usize]) -> Result<bool, Refus
     Ok(true)
 }
 
-/// Zeros around an image in front of a convolution are its padding; in front of an average pool, if those count.
+/// Zeros around an image in front of a convolution are its padding; in front of an average pool, if those
+/// count.
 fn padding(drafts: &mut Drafts, at: usize, readers: &[usize]) -> Result<bool, Refusal> {
     let draft = drafts.get(at);
     let Some(first) = source(draft).filter(|&i| readers[i] == 1) else { return Ok(false) };
@@ -343,7 +344,8 @@ fn padding(drafts: &mut Drafts, at: usize, readers: &[usize]) -> Result<bool, Re
     Ok(true)
 }
 
-/// Squeeze-and-excitation in the form with linear layers: `[c, 1, 1]` flattened, linear layers and activations, and back to
+/// Squeeze-and-excitation in the form with linear layers: `[c, 1, 1]` flattened, linear layers and
+/// activations, and back to
 /// `[c, 1, 1]`. The linear layers are convolutions with 1 x 1 kernels, and nothing has to change its shape.
 fn excitation(drafts: &mut Drafts, at: usize, readers: &[usize]) -> Result<bool, Refusal> {
     let back = drafts.get(at);

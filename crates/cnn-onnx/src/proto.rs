@@ -1,7 +1,7 @@
 //! The messages of the ONNX standard that are read or written, by hand: no generated code, no `protoc`.
 //!
-//! Field numbers are those of `onnx.proto`. Fields that nothing here needs are left out, and skipped when a file has them; a
-//! subgraph is kept as bytes, since control flow is refused anyway, so that nothing nests.
+//! Field numbers are those of `onnx.proto`. Fields that nothing here needs are left out, and skipped when a
+//! file has them; a subgraph is kept as bytes, since control flow is refused anyway, so that nothing nests.
 
 use prost::bytes::Bytes;
 

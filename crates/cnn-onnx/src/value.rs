@@ -233,8 +233,9 @@ impl Value {
         matches!(*self.data, Data::Sym(_))
     }
 
-    /// The element at `sum of tables[axis][i_axis]` for every position `i` of the shape given by the tables' lengths:
-    /// transposition, slices, gathers and broadcasting are all such a walk. The offsets must be in range.
+    /// The element at `sum of tables[axis][i_axis]` for every position `i` of the shape given by the tables'
+    /// lengths: transposition, slices, gathers and broadcasting are all such a walk. The offsets must be in
+    /// range.
     pub(crate) fn walked(&self, tables: &[Vec<usize>]) -> Value {
         let shape: Vec<usize> = tables.iter().map(Vec::len).collect();
         let data = same!(&*self.data, v => walk(v, tables));

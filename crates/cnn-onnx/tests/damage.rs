@@ -7,6 +7,7 @@ use cnn_core::{Graph, tensor::tensor};
 use cnn_onnx::{ExportOptions, ImportOptions, from_bytes, to_bytes};
 use common::{A, File, floats, integers, ramp};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 /// Files with many operators, small enough to be damaged thoroughly.
 fn files() -> Vec<Vec<u8>> {
@@ -67,7 +68,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn changed_bytes(which in 0usize..2, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn changed_bytes(which in 0usize..2, changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..4)) {
         let mut bytes = files().swap_remove(which);
         for (at, value) in changes {
             let at = at.index(bytes.len());
@@ -77,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_and_joined(which in 0usize..2, a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>()) {
+    fn cut_and_joined(which in 0usize..2, a in any::<Index>(), b in any::<Index>()) {
         let mut bytes = files().swap_remove(which);
         let (a, b) = (a.index(bytes.len()), b.index(bytes.len()));
         bytes.drain(a.min(b)..a.max(b));

@@ -215,3 +215,17 @@ fn the_preprocessing_is_checked() {
         assert!(with(bad).expect_err(bad).to_string().contains("cnn.preprocess"), "{bad}");
     }
 }
+
+#[test]
+fn every_operator_that_is_called_supported_is_known() {
+    let lists = [cnn_onnx::supported_operators(), cnn_onnx::folded_operators()];
+    for list in lists {
+        assert!(list.is_sorted_by(|a, b| a < b), "{list:?}");
+    }
+    for kind in cnn_onnx::supported_operators() {
+        let file = File::new(17, &[2, 3, 3]).node(kind, &["x"], &["y"]);
+        if let Err(Error::Unsupported(unsupported)) = file.import() {
+            assert!(unsupported.items.iter().all(|i| i.why.is_some()), "{kind}: {unsupported}");
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! Constant folding: operators whose inputs are all known are evaluated when a file is read, so that the chains with which
-//! exporters compute shapes vanish. The size of the batch stays a symbol.
+//! Constant folding: operators whose inputs are all known are evaluated when a file is read, so that the
+//! chains with which exporters compute shapes vanish. The size of the batch stays a symbol.
 
 mod arithmetic;
 mod cast;

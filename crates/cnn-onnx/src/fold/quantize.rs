@@ -14,8 +14,8 @@ pub(crate) fn grid_axis(op: &Op<'_>, scale: &Value, rank: usize) -> Result<usize
     }
 }
 
-/// Scales or zero points repeated to the shape of the values: one for all, one for each index of an axis, or one for each
-/// block along an axis.
+/// Scales or zero points repeated to the shape of the values: one for all, one for each index of an axis, or
+/// one for each block along an axis.
 pub(crate) fn spread(op: &Op<'_>, grid: &Value, shape: &[usize], budget: &Budget) -> Result<Value, Refusal> {
     let axis = grid_axis(op, grid, shape.len())?;
     let block = op.int("block_size", 0)?;

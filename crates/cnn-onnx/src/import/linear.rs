@@ -65,7 +65,8 @@ pub(super) fn gemm(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     Ok(Context::one(y))
 }
 
-/// `MatMul` with a constant on one side. Over more than two axes it is a convolution with 1 x 1 kernels, or a mean of bins.
+/// `MatMul` with a constant on one side. Over more than two axes it is a convolution with 1 x 1 kernels, or a
+/// mean of bins.
 pub(super) fn matmul(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     let from_left = matches!(at.inputs.get(0), Some(Slot::Constant(..)));
     let (constant, dynamic) = if from_left { (0, 1) } else { (1, 0) };
@@ -114,7 +115,8 @@ pub(super) fn matmul(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     Ok(Context::one(at.transpose(&format!("{name}.out"), y, &back)?))
 }
 
-/// True for the matrix of means of the bins `floor(i n / m) .. ceil((i + 1) n / m)`: an adaptive average pool.
+/// True for the matrix of means of the bins `floor(i n / m) .. ceil((i + 1) n / m)`: an adaptive average
+/// pool.
 fn is_averaging(matrix: &Tensor) -> bool {
     let (bins, size) = (matrix.shape()[0], matrix.shape()[1]);
     bins <= size

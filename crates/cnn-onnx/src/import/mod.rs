@@ -90,13 +90,14 @@ const CONVERTED: &[&str] = &[
     "Upsample",
 ];
 
-/// The operators of the standard that become layers when they compute from the image; more are evaluated when all they
-/// read is constant.
+/// The operators of the standard that become layers when they compute from the image; more are evaluated when
+/// all they read is constant.
 pub fn supported_operators() -> &'static [&'static str] {
     CONVERTED
 }
 
-/// The operators of the standard that are evaluated when all they read is constant, or the shape of a value from the image.
+/// The operators of the standard that are evaluated when all they read is constant, or the shape of a value
+/// from the image.
 pub fn folded_operators() -> &'static [&'static str] {
     FOLDED
 }
@@ -107,7 +108,8 @@ pub(crate) fn is_known(kind: &str) -> bool {
 }
 
 impl Importer {
-    /// One operator: constants if all it reads is constant, layers otherwise. `used` says which outputs somebody reads.
+    /// One operator: constants if all it reads is constant, layers otherwise. `used` says which outputs
+    /// somebody reads.
     pub fn convert(
         &mut self,
         op: &Op<'_>,

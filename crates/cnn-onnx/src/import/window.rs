@@ -29,7 +29,8 @@ fn pair(op: &Op<'_>, name: &str, axes: usize, neutral: usize) -> Result<[usize; 
 }
 
 impl Geometry {
-    /// Reads the attributes for an image of height and width `size`; the kernel from the weights, if there are any.
+    /// Reads the attributes for an image of height and width `size`; the kernel from the weights, if there
+    /// are any.
     pub fn read(
         op: &Op<'_>,
         axes: usize,
@@ -79,8 +80,8 @@ impl Geometry {
         Ok(())
     }
 
-    /// Positions that the kernel takes along an axis, rounded down or up; with the rule that the last one must begin inside
-    /// the image or the padding before it.
+    /// Positions that the kernel takes along an axis, rounded down or up; with the rule that the last one
+    /// must begin inside the image or the padding before it.
     pub fn outputs(&self, axis: usize, size: usize, ceil: bool) -> Result<usize, Refusal> {
         let padded = size.saturating_add(self.pad[axis]).saturating_add(self.pad[axis + 2]);
         let Some(room) = padded.checked_sub(self.reach(axis)) else {
