@@ -3,8 +3,8 @@
     python onnx_node_tests.py OUT OPERATOR,OPERATOR,...
 
 A test concerns us if all its operators are among the given ones; the others are counted. Each test is a directory
-with model.onnx (at the opset that the package made it for), input_N.pb and output_N.pb (TensorProto, named as in the model);
-index.json lists them.
+with model.onnx (at the opset that the package made it for, but at least 9, the oldest that is supported), input_N.pb and
+output_N.pb (TensorProto, named as in the model); index.json lists them.
 """
 
 import json
@@ -44,6 +44,16 @@ def tensor(value, name):
     return numpy_helper.from_array(array, name)
 
 
+def raise_opset(model, oldest=9):
+    """Opsets below the oldest supported one become that, if no operator changed in between."""
+    for opset in model.opset_import:
+        if opset.domain not in ("", "ai.onnx") or opset.version >= oldest:
+            continue
+        since = lambda node, version: onnx.defs.get_schema(node.op_type, version, node.domain).since_version
+        if all(since(node, opset.version) == since(node, oldest) for node in model.graph.node):
+            opset.version = oldest
+
+
 def write(directory, case):
     """One test; returns its entry in the index, or None if a value is not a tensor."""
     graph = case.model.graph
@@ -56,6 +66,7 @@ def write(directory, case):
                 return None
             files[f"{kind}_{number}.pb"] = proto
     directory.mkdir(parents=True, exist_ok=True)
+    raise_opset(case.model)
     onnx.save(case.model, directory / "model.onnx")
     entries = {"input": [], "output": []}
     for file, proto in files.items():

@@ -67,6 +67,8 @@ struct Report {
     host: Host,
     versions: Versions,
     operators: Vec<String>,
+    /// Operators that only fold.
+    folded: Vec<String>,
     tolerance: f32,
     node_tests: Option<node_tests::NodeTests>,
     parity: Vec<parity::Row>,
@@ -90,12 +92,14 @@ pub fn run(options: &Options) -> Result<bool> {
     let registry = crate::bench::plan::registry();
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let mut python = Python::start(&options.python, &work)?;
+    let folded = cnn_onnx::folded_operators().iter().filter(|o| !cnn_onnx::supported_operators().contains(o));
     let mut report = Report {
         date: now(),
         command: command_line(),
         host: Host::read(),
         versions: python.versions.clone(),
         operators: cnn_onnx::supported_operators().iter().map(ToString::to_string).collect(),
+        folded: folded.map(ToString::to_string).collect(),
         tolerance: parity::TOLERANCE,
         node_tests: None,
         parity: Vec::new(),
@@ -169,9 +173,10 @@ impl Report {
         }
         if let Some(nodes) = &self.node_tests {
             parts.push(format!(
-                "Node tests of onnx {}: {} operators are supported; {} tests use others, {} have sequences.",
+                "Node tests of onnx {}: {} operators become layers, {} more fold; {} tests use others, {} have sequences.",
                 nodes.onnx,
                 self.operators.len(),
+                self.folded.len(),
                 nodes.others,
                 nodes.not_tensors
             ));

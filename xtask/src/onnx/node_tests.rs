@@ -102,7 +102,7 @@ pub struct NodeTests {
     pub lost: Vec<String>,
 }
 
-/// Extracts the tests of all supported operators and runs them. With `bless`, writes the list of those that must pass.
+/// Extracts the tests of all operators that become layers or fold, and runs them. With `bless`, writes the list of those that must pass.
 ///
 /// # Errors
 /// If they cannot be extracted or read.
@@ -112,7 +112,7 @@ pub fn run(python: &Path, directory: &Path, bless: bool) -> Result<NodeTests> {
         std::fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
     }
     std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-    let claimed: Vec<&str> = cnn_onnx::supported_operators().to_vec();
+    let claimed = [cnn_onnx::supported_operators(), cnn_onnx::folded_operators()].concat();
     python::script(python, EXTRACT, &[&directory.display().to_string(), &claimed.join(",")])?;
     let index = directory.join("index.json");
     let index = std::fs::read_to_string(&index).with_context(|| index.display().to_string())?;
