@@ -1,0 +1,48 @@
+//! What a command answers, as text and as data.
+
+use crate::session::{Session, Voice};
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::fmt::Display;
+
+/// A command's result and its exit code.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub data: Value,
+    /// Exit code.
+    pub code: u8,
+}
+
+impl Answer {
+    /// From a report.
+    ///
+    /// # Errors
+    /// If the report cannot be written as JSON.
+    pub fn of(report: &(impl Serialize + Display)) -> Result<Answer> {
+        Ok(Answer { text: report.to_string(), data: serde_json::to_value(report)?, code: 0 })
+    }
+
+    /// What goes to standard output: the text, or one JSON object with the session's messages in it.
+    pub fn output(&self, session: &Session) -> String {
+        match session.voice() {
+            Voice::Json => with_messages(self.data.clone(), session),
+            Voice::Human | Voice::Quiet => self.text.clone(),
+        }
+    }
+}
+
+/// An error as one JSON object.
+pub fn error_output(error: &anyhow::Error, session: &Session) -> String {
+    with_messages(json!({ "error": format!("{error:#}") }), session)
+}
+
+fn with_messages(mut data: Value, session: &Session) -> String {
+    if let Some(object) = data.as_object_mut() {
+        object.insert("messages".to_string(), json!(session.messages.all()));
+    }
+    format!("{data:#}")
+}

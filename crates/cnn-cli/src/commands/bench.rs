@@ -1,0 +1,96 @@
+//! `cnn bench`: how long a network takes.
+
+use crate::latency::{Times, time};
+use crate::network::{self, LoadOptions};
+use crate::session::Session;
+use anyhow::{Result, bail};
+use cnn_core::init::Init;
+use serde::Serialize;
+use std::fmt::{Display, Formatter};
+use std::path::PathBuf;
+
+/// Options of the command.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// A network, .onnx or .cnn
+    pub file: PathBuf,
+    /// Images that go through the network at once
+    #[arg(long, default_value_t = 1)]
+    pub batch: usize,
+    /// Runs that count
+    #[arg(long, default_value_t = 50)]
+    pub runs: usize,
+    /// Runs before that, which do not count
+    #[arg(long, default_value_t = 5)]
+    pub warm: usize,
+    /// How to read ONNX
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The network.
+    pub file: PathBuf,
+    /// What ran it.
+    pub executor: &'static str,
+    /// Threads.
+    pub threads: usize,
+    /// Images at once.
+    pub batch: usize,
+    /// Times of a batch.
+    #[serde(flatten)]
+    pub times: Times,
+    /// Images a second, from the median.
+    pub images_per_second: f64,
+}
+
+/// Times a network on noise, which takes as long as images do.
+///
+/// # Errors
+/// If the network cannot be read or run.
+pub fn run(options: &Options, session: &Session) -> Result<Report> {
+    if options.batch == 0 || options.runs == 0 {
+        bail!("--batch and --runs: at least 1");
+    }
+    let loaded = network::load(&options.file, &options.load, &session.registry)?;
+    let shape: Vec<usize> =
+        std::iter::once(options.batch).chain(loaded.graph.input_shape().iter().copied()).collect();
+    // refused by shape before memory is taken
+    loaded.graph.shapes(options.batch)?;
+    let images = Init::new(0).normal(&shape, 1.0)?;
+    let times = time(&loaded.graph, &images, options.warm, options.runs, &session.stop)?;
+    if cfg!(debug_assertions) {
+        session.warn("this is a debug build; its times mean little");
+    }
+    Ok(Report {
+        file: options.file.clone(),
+        executor: "reference executor",
+        threads: rayon::current_num_threads(),
+        batch: options.batch,
+        images_per_second: options.batch as f64 * 1e3 / times.median_ms,
+        times,
+    })
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let t = &self.times;
+        writeln!(
+            f,
+            "{} on the {}: batches of {}, {} threads, {} runs",
+            self.file.display(),
+            self.executor,
+            self.batch,
+            self.threads,
+            t.runs
+        )?;
+        writeln!(
+            f,
+            "median {:.3} ms; 10 % below {:.3}, 90 % below {:.3}, 99 % below {:.3} ms",
+            t.median_ms, t.p10_ms, t.p90_ms, t.p99_ms
+        )?;
+        write!(f, "{:.1} images a second", self.images_per_second)
+    }
+}
