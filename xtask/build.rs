@@ -1,4 +1,5 @@
-//! Writes the git revision into the binary: asked at run time, git would name the revision of a later checkout.
+//! Writes the git revision into the binary: asked at run time, git would name the revision of a later
+//! checkout.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +22,8 @@ fn main() {
     }
 }
 
-/// The commit, with `-dirty` when files differ from it; `None` without git, or where the sources are not its own tree.
+/// The commit, with `-dirty` when files differ from it; `None` without git, or where the sources are not its
+/// own tree.
 fn revision(root: &Path) -> Option<String> {
     let top = git(root, &["rev-parse", "--show-toplevel"])?;
     if Path::new(&top).canonicalize().ok()? != root.canonicalize().ok()? {

@@ -1,4 +1,5 @@
-//! Every registered network, and compressed ones, out to ONNX and in again. `cargo xtask onnx` compares them with ONNX Runtime.
+//! Every registered network, and compressed ones, out to ONNX and in again. `cargo xtask onnx` compares them
+//! with ONNX Runtime.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 

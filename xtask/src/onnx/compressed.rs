@@ -1,10 +1,11 @@
 //! Networks compressed by every registered method and by the benchmark's rows, in ONNX Runtime.
 //!
-//! Here it does not matter how good the networks are: training is short, on few digits. Forms whose arithmetic is in floats are held to
-//! [`TOLERANCE`](super::parity::TOLERANCE). Where a layer rounds its inputs to integers, the last bit of a float decides on which side
-//! of a tie an activation falls, and the two sides add in another order: an activation may then differ by one level, and what
-//! follows by its weight. So for these, each layer is compared by itself on the same inputs at the same tolerance, where nothing of that kind adds up,
-//! and the whole network by [`INTEGER_TOLERANCE`] and by the classes it gives.
+//! Here it does not matter how good the networks are: training is short, on few digits. Forms whose
+//! arithmetic is in floats are held to [`TOLERANCE`]. Where a layer rounds its inputs to integers, the last
+//! bit of a float decides on which side of a tie an activation falls, and the two sides add in another order:
+//! an activation may then differ by one level, and what follows by its weight. So for these, each layer is
+//! compared by itself on the same inputs at the same tolerance, where nothing of that kind adds up, and the
+//! whole network by [`INTEGER_TOLERANCE`] and by the classes it gives.
 
 use super::parity::{Row, TOLERANCE, both_ways, largest, row, within};
 use super::python::Python;
@@ -18,11 +19,13 @@ use cnn_onnx::ExportOptions;
 use serde::Serialize;
 use std::path::Path;
 
-/// Largest relative difference of a whole network's logits where layers compute in integers: about three levels of 127. Measured
-/// are 5e-4 for LeNet-5 and 1.2e-2 for ResNet-20, whose roundings pass through more layers.
+/// Largest relative difference of a whole network's logits where layers compute in integers: about three
+/// levels of 127. Measured are 5e-4 for LeNet-5 and 1.2e-2 for ResNet-20, whose roundings pass through more
+/// layers.
 pub const INTEGER_TOLERANCE: f32 = 2.5e-2;
 
-/// Part of the images to which such a network may give another class: those whose largest logits are that near to each other.
+/// Part of the images to which such a network may give another class: those whose largest logits are that
+/// near to each other.
 const OTHER_CLASS: f64 = 0.02;
 
 /// Images of the batches.
@@ -39,7 +42,8 @@ pub struct Compressed {
     pub row: Row,
     /// The methods, as `prune.magnitude -> quant.kmeans`.
     pub methods: String,
-    /// Where layers compute in integers: the largest relative difference of one layer alone on the same inputs.
+    /// Where layers compute in integers: the largest relative difference of one layer alone on the same
+    /// inputs.
     pub layer: Option<f32>,
     /// Tolerance that the whole network was held to.
     pub tolerance: f32,
@@ -196,7 +200,8 @@ fn compare(
     }
 }
 
-/// The largest relative difference of any layer that computes in integers, each alone and on the inputs that it gets in the network.
+/// The largest relative difference of any layer that computes in integers, each alone and on the inputs that
+/// it gets in the network.
 fn layers_alone(graph: &Graph, images: &Tensor, file: &Path, python: &mut Python) -> Result<f32> {
     let mut worst = 0f32;
     for (node, cost) in graph.nodes().iter().zip(graph.costs()?) {

@@ -1,4 +1,5 @@
-//! Networks that others trained and exported: read, compared with ONNX Runtime on random and on real images, and written again.
+//! Networks that others trained and exported: read, compared with ONNX Runtime on random and on real images,
+//! and written again.
 
 use super::networks::images;
 use super::parity::{Row, TOLERANCE, both_ways, classes, largest, row, say, within};

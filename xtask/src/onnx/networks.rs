@@ -6,8 +6,9 @@ use cnn_core::{Graph, NetworkOptions, Registry, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A registered network with random weights. Every batch normalization gets statistics and an affine part that differ from
-/// channel to channel: with the fresh ones (mean 0, variance 1, gamma 1, beta 0) a wrong folding would not show.
+/// A registered network with random weights. Every batch normalization gets statistics and an affine part
+/// that differ from channel to channel: with the fresh ones (mean 0, variance 1, gamma 1, beta 0) a wrong
+/// folding would not show.
 ///
 /// # Errors
 /// If the network cannot be built so.
@@ -30,8 +31,8 @@ pub fn random(registry: &Registry, name: &str, options: &NetworkOptions) -> Resu
     Ok(graph)
 }
 
-/// A batch of images of a network's input shape: in each channel of each image another level, another slope and noise. Noise alone
-/// would look the same to a network that averages over the pixels.
+/// A batch of images of a network's input shape: in each channel of each image another level, another slope
+/// and noise. Noise alone would look the same to a network that averages over the pixels.
 ///
 /// # Errors
 /// If the shape is absurd.

@@ -1,8 +1,9 @@
 //! The standard's own tests of single operators, with its inputs and outputs.
 //!
-//! Each test goes two roads. As a **network**: the first float input is the images, all other inputs are bound as constants, and the imported
-//! graph infers. As **constants**: all inputs are bound, and the importer folds the model to its outputs. A test passes if at least one road
-//! is supported and every supported road gives the standard's answer; it is skipped, with the importer's reason, if none is
+//! Each test goes two roads. As a **network**: the first float input is the images, all other inputs are
+//! bound as constants, and the imported graph infers. As **constants**: all inputs are bound, and the
+//! importer folds the model to its outputs. A test passes if at least one road is supported and every
+//! supported road gives the standard's answer; it is skipped, with the importer's reason, if none is
 //! supported. `node_tests.txt` lists the roads that must pass, so that nothing becomes skipped unseen.
 
 use super::python;
@@ -102,7 +103,8 @@ pub struct NodeTests {
     pub lost: Vec<String>,
 }
 
-/// Extracts the tests of all operators that become layers or fold, and runs them. With `bless`, writes the list of those that must pass.
+/// Extracts the tests of all operators that become layers or fold, and runs them. With `bless`, writes the
+/// list of those that must pass.
 ///
 /// # Errors
 /// If they cannot be extracted or read.

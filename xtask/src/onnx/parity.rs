@@ -1,5 +1,5 @@
-//! Every registered network out and in again: the standard's checker accepts the file, ONNX Runtime gives the same logits, and so does
-//! what is read back.
+//! Every registered network out and in again: the standard's checker accepts the file, ONNX Runtime gives the
+//! same logits, and so does what is read back.
 
 use super::networks::{images, random};
 use super::python::Python;
@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
-/// Largest `max|a - b| / max|b|` over logits in 32-bit floats: both sides add the same products in another order.
+/// Largest `max|a - b| / max|b|` over logits in 32-bit floats: both sides add the same products in another
+/// order.
 pub const TOLERANCE: f32 = 1e-4;
 
 /// Sizes of the batches; two, because the batch axis of a file is dynamic.
