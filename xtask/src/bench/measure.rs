@@ -5,8 +5,9 @@ use super::plan::Entry;
 use super::report::{Measured, Outcome, Row};
 use super::statistics::paired;
 use anyhow::{Context, Result};
+use cnn_cli::recipe::Recipe;
 use cnn_core::train::{Progress, TrainSettings, evaluate};
-use cnn_core::{Augment, Dataset, Graph, Registry, Run, Tensor, model_file};
+use cnn_core::{Augment, Compressor, Dataset, Graph, Registry, Run, Tensor, model_file};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
@@ -62,34 +63,66 @@ impl Bench<'_> {
         Ok((baseline, measured))
     }
 
-    /// Runs a row. A method that fails or panics gives a row that says why.
+    /// Runs a row of the plan. A method that fails or panics gives a row that says why.
     pub fn row(&self, entry: &Entry, baseline: &Baseline) -> Row {
+        let config = entry.steps.iter().map(|s| s.1.clone()).collect();
+        let row = Row {
+            name: entry.name.to_string(),
+            family: entry.family,
+            method: entry.methods(),
+            config,
+            seed: self.fine_tune.seed,
+            seconds: 0.0,
+            outcome: Outcome::Failed(String::new()),
+        };
+        self.run(row, self.fine_tune.clone(), baseline, || Ok(entry.build(self.registry)?))
+    }
+
+    /// Runs a recipe as a row under a name. Its section `[data]` has no say here: the images are the benchmark's.
+    pub fn recipe(&self, name: &str, recipe: &Recipe, baseline: &Baseline) -> Row {
+        let methods: Vec<&str> = recipe.steps.iter().map(|s| s.method.as_str()).collect();
+        let row = Row {
+            name: name.to_string(),
+            family: "recipe",
+            method: methods.join(" -> "),
+            config: recipe.steps.iter().map(|s| s.config.clone()).collect(),
+            seed: self.fine_tune.seed,
+            seconds: 0.0,
+            outcome: Outcome::Failed(String::new()),
+        };
+        match recipe.train.over(&self.fine_tune) {
+            Err(e) => Row { outcome: Outcome::Failed(e.to_string()), ..row },
+            Ok(settings) => {
+                self.run(row, settings, baseline, || Ok(Box::new(recipe.chain(name, self.registry)?)))
+            }
+        }
+    }
+
+    /// Applies a method to a copy of the baseline, and fills in the row.
+    fn run(
+        &self,
+        mut row: Row,
+        settings: TrainSettings,
+        baseline: &Baseline,
+        build: impl FnOnce() -> Result<Box<dyn Compressor>>,
+    ) -> Row {
         let start = Instant::now();
         let mut seconds = None;
-        let mut config = entry.steps.iter().map(|s| s.1.clone()).collect();
-        let outcome = guarded(|| {
-            let method = entry.build(self.registry)?;
-            config = method.config();
+        row.outcome = guarded(|| {
+            let method = build()?;
+            row.config = method.config();
             let mut graph = baseline.trained.clone();
-            let settings = self.fine_tune.clone();
             let mut run = Run::new(self.train, self.validation, settings, self.registry);
             run.augment = Some(self.augment);
             run.progress = Progress::terminal();
             method.apply(&mut graph, &mut run).context("apply")?;
             method.pack(&mut graph).context("pack")?;
             seconds = Some(start.elapsed().as_secs_f64());
-            let (file, bytes, deployed) = self.deploy(entry.name, &graph)?;
+            let (file, bytes, deployed) = self.deploy(&row.name, &graph)?;
             self.figures(baseline, &deployed, file, bytes)
         });
-        Row {
-            name: entry.name,
-            family: entry.family,
-            method: entry.methods(),
-            config,
-            seed: self.fine_tune.seed,
-            seconds: seconds.unwrap_or_else(|| start.elapsed().as_secs_f64()),
-            outcome,
-        }
+        row.seconds = seconds.unwrap_or_else(|| start.elapsed().as_secs_f64());
+        row
     }
 
     /// Writes the deployable file and reads it back: name, length, network.
@@ -136,7 +169,7 @@ mod tests {
     use super::*;
     use cnn_core::data::batch;
     use cnn_core::testing::{lenet5, stripes};
-    use cnn_core::{Compressor, Config};
+    use cnn_core::Config;
     use cnn_data::Shift;
     use serde_json::json;
 

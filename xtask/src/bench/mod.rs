@@ -10,8 +10,9 @@ mod report;
 pub mod statistics;
 
 use crate::host::Host;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use cnn_cli::recipe::Recipe;
 use cnn_core::data::{Subset, batch};
 use cnn_core::model_file::write_atomically;
 use cnn_core::train::{CrossEntropy, Progress, TrainData, train};
@@ -37,6 +38,9 @@ pub struct Options {
     /// Only these rows, separated by commas (the baseline is always run).
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
+    /// A recipe, as `cnn compress` takes it, as one more row under the file's name; its section [data] is not used here.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
     /// All families in under a minute, with little training: to see that everything works.
     #[arg(long)]
     smoke: bool,
@@ -73,6 +77,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let start = Instant::now();
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
     let registry = plan::registry();
+    let recipe = options.recipe.as_deref().map(|path| read_recipe(path, &registry)).transpose()?;
     let (splits, source) = load(options.data.as_deref())?;
     let most = if options.smoke { [2_000, 500, 1_500] } else { [usize::MAX; 3] };
     let [train, validation, test] =
@@ -115,7 +120,7 @@ pub fn run(options: &Options) -> Result<bool> {
             suffix: if options.seeds > 1 { format!("-seed{seed}") } else { String::new() },
         };
         let entries = plan::select(plan::entries(budget(seed)), &options.only)?;
-        report.rows.extend(one_seed(&bench, budget(seed), &entries)?);
+        report.rows.extend(one_seed(&bench, budget(seed), &entries, recipe.as_ref())?);
     }
     report.finish(start.elapsed().as_secs_f64());
     write(&report, &options.out)?;
@@ -124,7 +129,12 @@ pub fn run(options: &Options) -> Result<bool> {
 }
 
 /// Trains a baseline and runs all rows on it.
-fn one_seed(bench: &Bench<'_>, budget: Budget, entries: &[Entry]) -> Result<Vec<Row>> {
+fn one_seed(
+    bench: &Bench<'_>,
+    budget: Budget,
+    entries: &[Entry],
+    recipe: Option<&(String, Recipe)>,
+) -> Result<Vec<Row>> {
     let settings = budget.baseline();
     let start = Instant::now();
     let mut graph = network(bench.registry, budget.seed)?;
@@ -135,7 +145,7 @@ fn one_seed(bench: &Bench<'_>, budget: Budget, entries: &[Entry]) -> Result<Vec<
     let seconds = start.elapsed().as_secs_f64();
     let (baseline, measured) = bench.baseline(graph).context("measuring the baseline")?;
     let mut rows = vec![Row {
-        name: BASELINE,
+        name: BASELINE.to_string(),
         family: BASELINE,
         method: "cross-entropy".into(),
         config: serde_json::to_value(&settings)?,
@@ -145,11 +155,24 @@ fn one_seed(bench: &Bench<'_>, budget: Budget, entries: &[Entry]) -> Result<Vec<
     }];
     say(&rows[0]);
     for entry in entries {
-        let row = bench.row(entry, &baseline);
-        say(&row);
-        rows.push(row);
+        rows.push(bench.row(entry, &baseline));
+        say(&rows[rows.len() - 1]);
+    }
+    if let Some((name, recipe)) = recipe {
+        rows.push(bench.recipe(name, recipe, &baseline));
+        say(&rows[rows.len() - 1]);
     }
     Ok(rows)
+}
+
+/// A recipe and the name of its row.
+fn read_recipe(path: &Path, registry: &Registry) -> Result<(String, Recipe)> {
+    let recipe = Recipe::load(path, registry)?;
+    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    match plan::entries(Budget { smoke: false, seed: 0 }).iter().any(|e| e.name == name) || name == BASELINE {
+        true => bail!("{}: a row is already named `{name}`; name the file otherwise", path.display()),
+        false => Ok((name, recipe)),
+    }
 }
 
 fn network(registry: &Registry, seed: u64) -> Result<Graph> {
@@ -207,7 +230,7 @@ fn write(report: &Report, out: &Path) -> Result<()> {
 /// A point for each row that was measured; its mean over the seeds.
 fn points(report: &Report, cost: fn(&Measured) -> f64) -> Vec<Point> {
     let first = report.settings.seeds[0];
-    let names = report.rows.iter().filter(|r| r.seed == first).map(|r| r.name);
+    let names = report.rows.iter().filter(|r| r.seed == first).map(|r| r.name.as_str());
     let point = |name: &str| {
         let measured: Vec<&Measured> =
             report.rows.iter().filter(|r| r.name == name).filter_map(Row::measured).collect();

@@ -74,7 +74,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// Name of the row.
-    pub name: &'static str,
+    pub name: String,
     /// Family of methods.
     pub family: &'static str,
     /// The methods behind it, in order.
@@ -157,7 +157,7 @@ impl From<Cost> for MacsOut {
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     /// Name of the row.
-    pub name: &'static str,
+    pub name: String,
     /// Seeds that were measured.
     pub seeds: usize,
     /// Seeds that failed.
@@ -198,7 +198,7 @@ impl Report {
         self.seconds = seconds;
         if self.settings.seeds.len() > 1 {
             let first = self.settings.seeds[0];
-            let names = self.rows.iter().filter(|r| r.seed == first).map(|r| r.name);
+            let names = self.rows.iter().filter(|r| r.seed == first).map(|r| r.name.as_str());
             self.summary = names.map(|name| summary(name, &self.rows)).collect();
         }
     }
@@ -229,7 +229,7 @@ impl Report {
         ]);
         for row in &self.rows {
             match &row.outcome {
-                Outcome::Failed(why) => table.note(row.name, &format!("seed {}: failed: {why}", row.seed)),
+                Outcome::Failed(why) => table.note(&row.name, &format!("seed {}: failed: {why}", row.seed)),
                 Outcome::Measured(m) => table.row(vec![
                     row.name.to_string(),
                     row.seed.to_string(),
@@ -258,7 +258,7 @@ impl Report {
             Table::new(&["method", "seeds", "top-1 %", "points", "bytes", "ratio", "ms", "speed-up"]);
         for s in &self.summary {
             if s.seeds == 0 {
-                table.note(s.name, "failed for every seed");
+                table.note(&s.name, "failed for every seed");
                 continue;
             }
             let pm = |[m, d]: [f64; 2], digits: usize| format!("{m:.digits$} ± {d:.digits$}");
@@ -326,7 +326,7 @@ impl Report {
     }
 }
 
-fn summary(name: &'static str, rows: &[Row]) -> Summary {
+fn summary(name: &str, rows: &[Row]) -> Summary {
     let of_name = || rows.iter().filter(|r| r.name == name);
     let measured: Vec<&Measured> = of_name().filter_map(Row::measured).collect();
     let over = |value: fn(&Measured) -> f64| {
@@ -334,7 +334,7 @@ fn summary(name: &'static str, rows: &[Row]) -> Summary {
         [mean(&values), deviation(&values)]
     };
     Summary {
-        name,
+        name: name.to_string(),
         seeds: measured.len(),
         failed: of_name().count() - measured.len(),
         top1: over(|m| m.top1),
@@ -373,7 +373,7 @@ pub mod tests {
         };
         let outcome = Outcome::Measured(Box::new(measured));
         Row {
-            name,
+            name: name.to_string(),
             family: "prune",
             method: "m".into(),
             config: json!({"a": 1}),
