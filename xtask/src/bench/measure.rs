@@ -167,9 +167,9 @@ fn guarded(work: impl FnOnce() -> Result<Measured>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cnn_core::Config;
     use cnn_core::data::batch;
     use cnn_core::testing::{lenet5, stripes};
-    use cnn_core::Config;
     use cnn_data::Shift;
     use serde_json::json;
 
