@@ -9,8 +9,10 @@ use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use serde_json::json;
 
-const CODES: &str = "Exit codes: 0 done, 1 an error, 2 wrong usage, 3 `cnn verify` found a difference, 130 interrupted.
-Ctrl-C stops after the step that runs and keeps what is done; the same command goes on from there. Twice quits at once.";
+const CODES: &str = "Exit codes: 0 done, 1 an error, 2 wrong usage, 3 `cnn verify` found a difference, 130 \
+    interrupted.
+Ctrl-C stops after the step that runs and keeps what is done; the same command goes on from there.
+Twice quits at once.";
 
 /// Arguments of the program.
 #[derive(Debug, Parser)]
@@ -143,7 +145,8 @@ mod tests {
 
     #[test]
     fn lists_and_negative_numbers_are_read() {
-        let line = "cnn train lenet5 --data d -o a.cnn --mean -0.5,0.1,0 --std 1 --schedule 3,6 --augment crop=4,flip";
+        let line = "cnn train lenet5 --data d -o a.cnn --mean -0.5,0.1,0 --std 1 --schedule 3,6 --augment \
+            crop=4,flip";
         let Command::Train(o) = parse(line).unwrap().command else { panic!() };
         assert_eq!(o.images.mean, Some(vec![-0.5, 0.1, 0.0]));
         assert!(o.train.augment.unwrap().flip);

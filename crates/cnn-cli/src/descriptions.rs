@@ -1,5 +1,5 @@
-//! A line on each method and on each of its keys, for `cnn methods`. What is missing here is listed all the same, with its default
-//! and what it takes.
+//! A line on each method and on each of its keys, for `cnn methods`. What is missing here is listed all the
+//! same, with its default and what it takes.
 
 /// A method: name, what it does, and keys with what they mean.
 pub type Entry = (&'static str, &'static str, &'static [(&'static str, &'static str)]);

@@ -1,5 +1,5 @@
-//! The user's images, made to suit a network: size, channels and normalisation from the command line, the recipe, or the
-//! network's file, in this order; and the parts they are in.
+//! The user's images, made to suit a network: size, channels and normalisation from the command line, the
+//! recipe, or the network's file, in this order; and the parts they are in.
 
 use crate::part::Part;
 use crate::recipe::{Augmentation, Classes, Colours, DataSection, PerChannel, Recipe, Size};
@@ -15,7 +15,7 @@ const HELD_OUT: f64 = 0.1;
 /// Images that mean and deviation are taken from, when a network is trained from nothing.
 const MOMENTS: usize = 4096;
 
-/// What the command line says of images; the long form of the flags is the recipe's section [data].
+/// What the command line says of images; the long form of the flags is the recipe's section `[data]`.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Images")]
 pub struct ImageArgs {
@@ -170,7 +170,8 @@ pub fn open(
     if !known && images.preprocess.is_some() {
         bail!(
             "how pixels were normalised for this network is not known: its file does not say. Name it, as \
-             `--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`, or as mean and std in the section [data] of a recipe; \
+             `--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225`, or as mean and std in the section `[data]` \
+             of a recipe; \
              `--mean 0 --std 1` is plain pixel / 255"
         );
     }
@@ -178,8 +179,8 @@ pub fn open(
     images.suit([c, h, w], outputs, session)
 }
 
-/// Opens images to train a network from nothing. Without a stated normalisation, mean and deviation of the training images
-/// are taken.
+/// Opens images to train a network from nothing. Without a stated normalisation, mean and deviation of the
+/// training images are taken.
 ///
 /// # Errors
 /// If there are no training images.
@@ -265,7 +266,7 @@ fn parts(
         count(&validation),
         count(&test),
         any.classes(),
-        preprocess.as_ref().map_or_else(String::new, |p| format!("; {}", describe(p))),
+        normalisation.map_or_else(String::new, |p| format!("; {}", describe(p))),
     ));
     Ok(Images {
         kind: opened.kind,
@@ -319,8 +320,10 @@ impl Images {
         }
         if classes > outputs || !self.classes.is_empty() {
             bail!(
-                "the network has {outputs} outputs, but the images are of {classes} classes; if the folders are some of the \
-                 network's classes, name all {outputs} in its order with --class-names FILE, or as `classes` in [data]"
+                "the network has {outputs} outputs, but the images are of {classes} classes; if the folders \
+                    are some of the \
+                 network's classes, name all {outputs} in its order with --class-names FILE, or as \
+                 `classes` in [data]"
             );
         }
         session.note(format!("the labels go up to {}; taken as {outputs} classes", classes - 1));
@@ -330,7 +333,8 @@ impl Images {
         Ok(self)
     }
 
-    /// The images to measure on: those asked for; without a wish the test images, or else the validation images.
+    /// The images to measure on: those asked for; without a wish the test images, or else the validation
+    /// images.
     ///
     /// # Errors
     /// If there are none.
@@ -361,8 +365,8 @@ impl Images {
         }
     }
 
-    /// Images to learn from and images for decisions. Test images are never among them: without validation images, some of
-    /// the training images are held out.
+    /// Images to learn from and images for decisions. Test images are never among them: without validation
+    /// images, some of the training images are held out.
     ///
     /// # Errors
     /// If there are no training images.
@@ -377,7 +381,8 @@ impl Images {
         // the same images, whatever the seed of the training
         let (kept, held) = cnn_data::split(&labels, count, 0)?;
         session.note(format!(
-            "there are no validation images: {} of the {} training images are held out for decisions and not trained on",
+            "there are no validation images: {} of the {} training images are held out for decisions and \
+                not trained on",
             held.len(),
             train.len()
         ));
@@ -386,7 +391,8 @@ impl Images {
 
     fn no_training(&self, path: &Path) -> String {
         format!(
-            "{} ({}) has no training images; put images to learn from into a folder train/ beside test/, or name another data \
+            "{} ({}) has no training images; put images to learn from into a folder train/ beside test/, or \
+                name another data \
              set",
             path.display(),
             self.kind

@@ -54,7 +54,8 @@ pub struct Comparison {
     pub speedup: f64,
 }
 
-/// Runs two networks on single images by turns, so that a load on the machine hits both alike. The ratio is taken within a round.
+/// Runs two networks on single images by turns, so that a load on the machine hits both alike. The ratio is
+/// taken within a round.
 ///
 /// # Errors
 /// If a network does not fit the images, or the user stops it.
@@ -103,7 +104,7 @@ mod tests {
         let whole = crate::registry().build_network("lenet5", &options).unwrap();
         let small = Graph::new(whole.input_shape());
         let image = Init::new(0).normal(&[1, 1, 28, 28], 1.0).unwrap();
-        let c = compare(&whole, &small, &[image.clone()], &Stop::default()).unwrap();
+        let c = compare(&whole, &small, std::slice::from_ref(&image), &Stop::default()).unwrap();
         assert!(c.speedup > 1.0 && c.first.median_ms > c.second.median_ms, "{c:?}");
         let times = time(&whole, &image, 1, 5, &Stop::default()).unwrap();
         assert!(times.runs == 5 && times.p10_ms <= times.median_ms && times.p90_ms <= times.p99_ms);

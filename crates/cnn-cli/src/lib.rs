@@ -1,5 +1,5 @@
-//! What the `cnn` command is made of: [`recipe`] is the one format in which methods are written down, for the command and for
-//! benchmarks; [`commands`] are functions that take options and return reports.
+//! What the `cnn` command is made of: [`recipe`] is the one format in which methods are written down, for the
+//! command and for benchmarks; [`commands`] are functions that take options and return reports.
 //!
 //! ```
 //! use cnn_cli::commands::networks::{self, Options, Report};

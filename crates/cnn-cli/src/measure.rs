@@ -59,7 +59,8 @@ struct Verdict {
     loss: f64,
 }
 
-/// Runs all images through a network, several batches at a time. The result does not depend on the number of threads.
+/// Runs all images through a network, several batches at a time. The result does not depend on the number of
+/// threads.
 ///
 /// # Errors
 /// If there is no image, the network does not fit them, or the user stops it.

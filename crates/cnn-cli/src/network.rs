@@ -108,7 +108,8 @@ pub fn load_finite(path: &Path, options: &LoadOptions, registry: &Registry) -> R
     let loaded = load(path, options, registry)?;
     if let Some(layer) = not_finite(&loaded.graph) {
         bail!(
-            "{}: the weights of layer `{layer}` are not finite (NaN or infinity); the file comes from a training that \
+            "{}: the weights of layer `{layer}` are not finite (NaN or infinity); the file comes from a \
+                training that \
              diverged, use an earlier one",
             path.display()
         );
@@ -128,7 +129,8 @@ fn explain(error: cnn_core::Error) -> anyhow::Error {
     use cnn_core::{Error, FormatError};
     match &error {
         Error::Format(FormatError::Purpose { .. }) => anyhow::Error::new(error).context(
-            "this is a checkpoint of unfinished work, not a network to be run; start the command that wrote it again, and it \
+            "this is a checkpoint of unfinished work, not a network to be run; start the command that wrote \
+                it again, and it \
              goes on from there",
         ),
         _ => error.into(),
@@ -191,7 +193,8 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// The hash FNV-1a of 64 bits. Not a checksum of a kind that native files end in: over those that would be constant.
+/// The hash FNV-1a of 64 bits. Not a checksum of a kind that native files end in: over those that would be
+/// constant.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -5,7 +5,8 @@ use serde::Serialize;
 /// The normal quantile of 95 % intervals.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// The value below which the share `p` (in `[0, 1]`) of the values lies, by linear interpolation; NaN for none.
+/// The value below which the share `p` (in `[0, 1]`) of the values lies, by linear interpolation; NaN for
+/// none.
 pub fn percentile(values: &[f64], p: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

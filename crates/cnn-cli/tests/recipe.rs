@@ -76,8 +76,13 @@ fn a_whole_recipe() {
 fn an_unknown_key_of_a_method_lists_the_keys() {
     let (line, column, text) = wrong("[[step]]\nmethod = \"quant.kmeans\"\n  bit = 5\n");
     assert_eq!((line, column), (3, 3));
-    let expected = "r.toml:3:3: unknown key `bit` of quant.kmeans; did you mean `bits`?\n  3 |   bit = 5\n    |   ^^^\n  allowed are: \
-                    method, only, skip, finetune, bits, epochs, half, init, per_layer, rate";
+    let expected = [
+        "r.toml:3:3: unknown key `bit` of quant.kmeans; did you mean `bits`?",
+        "  3 |   bit = 5",
+        "    |   ^^^",
+        "  allowed are: method, only, skip, finetune, bits, epochs, half, init, per_layer, rate",
+    ];
+    let text: Vec<&str> = text.lines().collect();
     assert_eq!(text, expected);
 }
 

@@ -5,6 +5,7 @@ use crate::network::{self, LoadOptions};
 use crate::session::Session;
 use anyhow::{Result, bail};
 use cnn_core::init::Init;
+use cnn_core::model_file::DEFAULT_LIMIT;
 use serde::Serialize;
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
@@ -57,8 +58,14 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
     let loaded = network::load(&options.file, &options.load, &session.registry)?;
     let shape: Vec<usize> =
         std::iter::once(options.batch).chain(loaded.graph.input_shape().iter().copied()).collect();
-    // refused by shape before memory is taken
-    loaded.graph.shapes(options.batch)?;
+    // refused before memory is taken
+    let largest = loaded.graph.shapes(options.batch)?.iter().map(|s| s.iter().product::<usize>()).max();
+    if largest.is_some_and(|l| l as u64 > DEFAULT_LIMIT) {
+        bail!(
+            "--batch {}: too large, an activation would have more than {DEFAULT_LIMIT} values",
+            options.batch
+        );
+    }
     let images = Init::new(0).normal(&shape, 1.0)?;
     let times = time(&loaded.graph, &images, options.warm, options.runs, &session.stop)?;
     if cfg!(debug_assertions) {

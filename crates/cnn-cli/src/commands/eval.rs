@@ -22,7 +22,7 @@ pub struct Options {
     /// Which images; the test images by default
     #[arg(long)]
     pub split: Option<Split>,
-    /// A recipe whose section [data] says what images are to become
+    /// A recipe whose section `[data]` says what images are to become
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<PathBuf>,
     /// What the images are to become

@@ -99,7 +99,8 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
     })
 }
 
-/// What a key takes: the method is asked with a value that cannot be meant, and its refusal says what it expected.
+/// What a key takes: the method is asked with a value that cannot be meant, and its refusal says what it
+/// expected.
 fn takes(registry: &Registry, method: &str, key: &str, default: &Value) -> String {
     const ODD: &str = "\u{1}";
     let refusal = |value: Value| registry.build_method(method, json!({ key: value })).err();

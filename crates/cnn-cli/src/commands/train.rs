@@ -25,7 +25,7 @@ pub struct Options {
     /// The file to write; its name's end, .cnn or .onnx, says how
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// A recipe whose sections [data] and [train] count where the command line says nothing
+    /// A recipe whose sections `[data]` and `[train]` count where the command line says nothing
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<PathBuf>,
     /// Start anew, even if there is a checkpoint to go on from
@@ -157,7 +157,8 @@ pub struct Report {
 /// Trains, writes, reads back, and measures.
 ///
 /// # Errors
-/// If images or settings do not suit, training diverges, or the user stops it; the checkpoint is then still there.
+/// If images or settings do not suit, training diverges, or the user stops it; the checkpoint is then still
+/// there.
 pub fn run(options: &Options, session: &Session) -> Result<Report> {
     let recipe = options.recipe.as_ref().map(|path| Recipe::load(path, &session.registry)).transpose()?;
     check_name(&options.network, session)?;
@@ -248,7 +249,8 @@ fn explain(error: Error, checkpoint: &Path) -> anyhow::Error {
     let left = match (&error, checkpoint.exists()) {
         (Error::Interrupted | Error::NonFinite { .. }, true) => {
             format!(
-                "{at} holds the state of the last epoch: the same command goes on from there, --restart starts anew"
+                "{at} holds the state of the last epoch: the same command goes on from there, --restart \
+                    starts anew"
             )
         }
         (Error::Interrupted, false) => "no epoch was finished".to_string(),

@@ -30,7 +30,7 @@ pub struct Options {
     /// Which images; the test images by default
     #[arg(long)]
     pub split: Option<Split>,
-    /// A recipe whose section [data] says what images are to become
+    /// A recipe whose section `[data]` says what images are to become
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<PathBuf>,
     /// What the images are to become
@@ -81,7 +81,8 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
     }
     match (&first.graph.preprocess, &second.graph.preprocess) {
         (Some(a), Some(b)) if a != b && section.mean.is_none() => bail!(
-            "the files record different normalisations: {}, and {}; name the one to use with --mean and --std",
+            "the files record different normalisations: {}, and {}; name the one to use with --mean and \
+                --std",
             images::describe(a),
             images::describe(b)
         ),

@@ -88,8 +88,8 @@ pub struct Augmentation {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSection {
-    /// Size that images are scaled to: they are scaled to cover it, and the middle is cut out. With `crop`, their shorter
-    /// side becomes the smaller of the two numbers.
+    /// Size that images are scaled to: they are scaled to cover it, and the middle is cut out. With `crop`,
+    /// their shorter side becomes the smaller of the two numbers.
     pub size: Option<Size>,
     /// What is cut out of the middle after scaling to `size`; all of `size` when it is not said.
     pub crop: Option<Size>,
@@ -114,7 +114,8 @@ pub struct DataSection {
 }
 
 impl DataSection {
-    /// What is said here, and what `other` says where nothing is. `size` and `crop` go together, and so do `mean` and
+    /// What is said here, and what `other` says where nothing is. `size` and `crop` go together, and so do
+    /// `mean` and
     /// `std`.
     pub fn or(self, other: &DataSection) -> DataSection {
         let (size, crop) = match (self.size, self.crop) {

@@ -3,8 +3,8 @@
 use super::train::TrainSection;
 use cnn_core::{Compressor, Config, Graph, Result, Run};
 
-/// Applies a method, then trains with the run's settings, as far as `finetune` says nothing else. The network changes as a
-/// whole or not at all.
+/// Applies a method, then trains with the run's settings, as far as `finetune` says nothing else. The network
+/// changes as a whole or not at all.
 #[derive(Debug)]
 pub struct FineTuned {
     /// The method.

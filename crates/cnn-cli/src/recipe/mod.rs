@@ -1,4 +1,5 @@
-//! The recipe: one TOML file that says what images are to become, how to train, and which methods to apply in which order.
+//! The recipe: one TOML file that says what images are to become, how to train, and which methods to apply in
+//! which order.
 //!
 //! ```toml
 //! [data]                      # see DataSection
@@ -16,7 +17,8 @@
 //! finetune = { epochs = 3 }   # after this step; keys as in [train]
 //! ```
 //!
-//! Whatever is wrong is an error with line and column ([`RecipeError`]), and unknown keys list the known ones.
+//! Whatever is wrong is an error with line and column ([`RecipeError`]), and unknown keys list the known
+//! ones.
 //!
 //! ```
 //! use cnn_cli::{recipe::Recipe, registry};

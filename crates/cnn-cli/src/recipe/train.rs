@@ -16,8 +16,8 @@ pub enum Rule {
     Adamw,
 }
 
-/// Settings of a training; what is not said comes from elsewhere: a step's from `[train]`, those of `[train]` from
-/// [`TrainSettings::default`].
+/// Settings of a training; what is not said comes from elsewhere: a step's from `[train]`, those of `[train]`
+/// from [`TrainSettings::default`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
@@ -35,7 +35,8 @@ pub struct TrainSection {
     pub nesterov: Option<bool>,
     /// Weight decay.
     pub weight_decay: Option<f32>,
-    /// `"constant"`, `"cosine"`, `{ step = { at = [..], factor = .. } }` or `{ warm_up = { epochs = .., then = .. } }`.
+    /// `"constant"`, `"cosine"`, `{ step = { at = [..], factor = .. } }` or `{ warm_up = { epochs = .., then
+    /// = .. } }`.
     pub schedule: Option<Schedule>,
     /// Largest joint L2 norm of the gradients.
     pub clip: Option<f32>,

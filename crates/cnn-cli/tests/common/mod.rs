@@ -1,5 +1,6 @@
 //! A small set of images and runs of the program, for the tests.
-#![allow(dead_code)] // each test file uses a part
+// each test file uses a part of this, and all of it is for tests
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

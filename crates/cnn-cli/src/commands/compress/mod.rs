@@ -39,8 +39,8 @@ pub struct Options {
     /// The file to write; its name's end, .onnx or .cnn, says how
     #[arg(short, long, value_name = "FILE", required_unless_present = "dry_run")]
     pub output: Option<PathBuf>,
-    /// Check the recipe against the network and go through all steps on a few images of noise; no data are read and nothing is
-    /// written
+    /// Check the recipe against the network and go through all steps on a few images of noise; no data are
+    /// read and nothing is written
     #[arg(long)]
     pub dry_run: bool,
     /// Start anew, even if there is unfinished work to go on from
@@ -69,8 +69,9 @@ impl Options {
 /// Compresses, writes, reads back, and measures.
 ///
 /// # Errors
-/// A wrong recipe, images that do not suit, a method that fails, an output that cannot be written; or the user's wish to stop.
-/// What was done until then is kept beside the output, and the same command goes on from there.
+/// A wrong recipe, images that do not suit, a method that fails, an output that cannot be written; or the
+/// user's wish to stop. What was done until then is kept beside the output, and the same command goes on from
+/// there.
 pub fn run(options: &Options, session: &Session) -> Result<Report> {
     let recipe = Recipe::load(&options.recipe, &session.registry)?;
     if recipe.steps.is_empty() {
@@ -107,7 +108,7 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
     let state = State::open(output, options.restart, &recipe, &loaded, &section, &learn, session)?;
     let augment = images::augment(section.augment.as_ref(), images.preprocess.as_ref());
     let work = steps::Work { recipe: &recipe, learn: &learn, decide: &decide, augment: augment.as_deref() };
-    let (mut packed, done) = work.run(graph, state, session)?;
+    let (mut packed, done) = work.run(graph, state, session).inspect_err(|_| State::remove_empty(output))?;
     packed.preprocess = images.preprocess.clone();
 
     let bytes = network::save(&packed, output, options.save())?;
@@ -151,7 +152,8 @@ fn trainable(loaded: &Loaded) -> Result<()> {
         if graph.layer_at_mut(at).trainable().is_none() {
             let node = &graph.nodes()[at];
             bail!(
-                "{}: layer `{}` ({}) is packed already and cannot be trained; compress the network that it was made from, with \
+                "{}: layer `{}` ({}) is packed already and cannot be trained; compress the network that it \
+                    was made from, with \
                  all steps in one recipe",
                 loaded.path.display(),
                 node.name,
@@ -166,7 +168,8 @@ fn trainable(loaded: &Loaded) -> Result<()> {
 fn warn_of_chance(scores: &Scores, classes: usize, session: &Session) {
     if scores.images >= 50 && scores.interval[0] <= 1.0 / classes as f64 {
         session.warn(
-            "the network is no better than guessing on these images: is the normalisation, the order of channels or that of the \
+            "the network is no better than guessing on these images: is the normalisation, the order of \
+                channels or that of the \
              classes another one?",
         );
     }

@@ -10,8 +10,8 @@ use cnn_core::{Graph, Run};
 /// Images of noise.
 const IMAGES: usize = 4;
 
-/// Checks the patterns of all steps against the network as it is. True if a later step names a layer that is not there: an
-/// earlier step may make it, which only trying shows.
+/// Checks the patterns of all steps against the network as it is. True if a later step names a layer that is
+/// not there: an earlier step may make it, which only trying shows.
 ///
 /// # Errors
 /// If a pattern of the first step matches no layer.
@@ -20,8 +20,8 @@ pub fn needed(recipe: &Recipe, graph: &Graph) -> Result<bool, RecipeError> {
     Ok((1..recipe.steps.len()).any(|step| recipe.check_step(step, graph).is_err()))
 }
 
-/// Applies and packs all steps on a copy, with noise for images, and returns the packed network. Its weights mean nothing; its
-/// structure is what the real run makes, as far as that does not depend on the data.
+/// Applies and packs all steps on a copy, with noise for images, and returns the packed network. Its weights
+/// mean nothing; its structure is what the real run makes, as far as that does not depend on the data.
 ///
 /// # Errors
 /// The first step that fails, by its place in the recipe; or the user's wish to stop.

@@ -92,7 +92,8 @@ pub struct Report {
     pub accuracy: Option<Paired>,
     /// Time before / time after, measured by turns.
     pub speedup: Option<f64>,
-    /// Largest difference of outputs between the network that was written and the one read back, relative to the largest output.
+    /// Largest difference of outputs between the network that was written and the one read back, relative to
+    /// the largest output.
     pub read_back: Option<f64>,
     /// True if nothing was written.
     pub dry_run: bool,
@@ -129,8 +130,10 @@ impl Report {
             packed.nodes().iter().map(|n| n.layer().kind()).filter(|k| k.contains('.')).collect();
         let kinds: Vec<&str> = kinds.into_iter().collect();
         session.warn(format!(
-            "ONNX has no standard form for a part of what was saved{}: weights that are left out take their place as zeros, and \
-             indices are not entropy-coded. The ONNX file has {} bytes, the native form {}; `-o NAME.cnn` writes the latter",
+            "ONNX has no standard form for a part of what was saved{}: weights that are left out take their \
+                place as zeros, and \
+             indices are not entropy-coded. The ONNX file has {} bytes, the native form {}; `-o NAME.cnn` \
+             writes the latter",
             if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) },
             grouped(*bytes),
             grouped(*native_bytes)
@@ -182,7 +185,8 @@ impl Display for Report {
         match self.dry_run {
             true => write!(
                 f,
-                "dry run: the recipe suits the network. Steps were tried on noise; sizes that depend on the weights will differ. \
+                "dry run: the recipe suits the network. Steps were tried on noise; sizes that depend on the \
+                    weights will differ. \
                  Nothing was written"
             ),
             false => write!(f, "{}: {} form, {} bytes", b.file.display(), b.form.name(), grouped(b.bytes)),

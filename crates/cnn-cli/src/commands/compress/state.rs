@@ -47,6 +47,13 @@ struct Stored {
     done: Vec<Done>,
 }
 
+/// The folder beside an output.
+fn folder_of(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".checkpoint");
+    PathBuf::from(name)
+}
+
 /// The folder with unfinished work.
 #[derive(Debug)]
 pub struct State {
@@ -68,9 +75,7 @@ impl State {
         learn: &Part,
         session: &Session,
     ) -> Result<State> {
-        let mut name = output.as_os_str().to_owned();
-        name.push(".checkpoint");
-        let folder = PathBuf::from(name);
+        let folder = folder_of(output);
         if folder.is_file() {
             bail!(
                 "{}: this file belongs to `cnn train`; name another output, or remove it",
@@ -98,7 +103,8 @@ impl State {
             .with_context(|| format!("{}: damaged; --restart removes it and starts anew", file.display()))?;
         if let Some((what, _)) = identity.iter().find(|i| !stored.identity.contains(i)) {
             bail!(
-                "{} holds unfinished work, but the {what} changed since; --restart removes it and starts anew",
+                "{} holds unfinished work, but the {what} changed since; --restart removes it and starts \
+                    anew",
                 folder.display()
             );
         }
@@ -139,6 +145,11 @@ impl State {
         let bytes = serde_json::to_vec_pretty(&self.stored)?;
         model_file::write_atomically(&self.folder.join(FILE), &bytes)?;
         Ok(())
+    }
+
+    /// Removes the folder if there is nothing in it: the work failed before a piece of it was done.
+    pub fn remove_empty(output: &Path) {
+        let _ = std::fs::remove_dir(folder_of(output)); // refused when there is something
     }
 
     /// Removes the folder: the output is written.
