@@ -38,7 +38,7 @@ pub struct Options {
     /// Only these rows, separated by commas (the baseline is always run).
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
-    /// A recipe, as `cnn compress` takes it, as one more row under the file's name; its section [data] is not used here.
+    /// A recipe, as `cnn compress` takes it, as one more row under the file's name; its `data` section is not used here.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// All families in under a minute, with little training: to see that everything works.
