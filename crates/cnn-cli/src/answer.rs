@@ -35,9 +35,21 @@ impl Answer {
     }
 }
 
+/// An error with its causes, each said once: some errors say their cause themselves.
+pub fn error_text(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.is_empty() {
+            true => cause,
+            false if text.ends_with(&cause) => text,
+            false => format!("{text}: {cause}"),
+        }
+    })
+}
+
 /// An error as one JSON object.
 pub fn error_output(error: &anyhow::Error, session: &Session) -> String {
-    with_messages(json!({ "error": format!("{error:#}") }), session)
+    with_messages(json!({ "error": error_text(error) }), session)
 }
 
 fn with_messages(mut data: Value, session: &Session) -> String {
@@ -45,4 +57,19 @@ fn with_messages(mut data: Value, session: &Session) -> String {
         object.insert("messages".to_string(), json!(session.messages.all()));
     }
     format!("{data:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::error_text;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let cause = std::io::Error::other("the disk is full");
+        let said = cnn_core::Error::io(std::path::Path::new("a.cnn"))(cause);
+        let error = Err::<(), _>(said).context("writing").unwrap_err();
+        assert_eq!(error_text(&error), "writing: a.cnn: the disk is full");
+        assert_eq!(error_text(&anyhow!("b").context("a")), "a: b");
+    }
 }

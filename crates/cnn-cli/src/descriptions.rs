@@ -5,6 +5,8 @@
 pub type Entry = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const EPOCHS: (&str, &str) = ("epochs", "passes over the training images afterwards; the run's by default");
+const NEAREST: (&str, &str) = ("epochs", "epochs of fine-tuning; 0 leaves the nearest weights as they are");
+const MIN_INPUTS: (&str, &str) = ("min_inputs", "layers that read fewer channels stay");
 const RATE: (&str, &str) = ("rate", "learning rate of the fine-tuning; the run's by default");
 const SWEEPS: (&str, &str) = ("sweeps", "sweeps of higher-order orthogonal iteration, at most 100");
 
@@ -113,9 +115,32 @@ pub const METHODS: &[Entry] = &[
         "light.separable",
         "convolutions become depthwise and pointwise ones, the nearest to the trained weights",
         &[
-            ("epochs", "epochs of fine-tuning; 0 leaves the nearest weights as they are"),
+            ("multiplier", "depthwise filters for each input channel; more are nearer and cost more"),
+            NEAREST,
             RATE,
-            ("min_inputs", "layers that read fewer channels stay"),
+            MIN_INPUTS,
+        ],
+    ),
+    (
+        "light.group_shuffle",
+        "convolutions become two in groups with a channel shuffle between, the nearest to the trained weights",
+        &[
+            ("groups", "groups; more are cheaper and further off"),
+            ("inner", "channels between the two convolutions over the filters"),
+            NEAREST,
+            RATE,
+            MIN_INPUTS,
+        ],
+    ),
+    (
+        "light.inverted_residual",
+        "convolutions become expansion, depthwise and projection, the nearest to the trained weights",
+        &[
+            ("expansion", "channels after the expansion for each input channel"),
+            ("rectify", "a rectifier behind the expansion where the input cannot be negative"),
+            NEAREST,
+            RATE,
+            MIN_INPUTS,
         ],
     ),
 ];

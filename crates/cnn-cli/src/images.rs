@@ -19,6 +19,9 @@ const MOMENTS: usize = 4096;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Images")]
 pub struct ImageArgs {
+    /// The only part that the command reads; the pictures of the others are then not decoded.
+    #[arg(skip)]
+    pub only: Option<Split>,
     /// Size that images are scaled to, N or HxW; the network's input by default
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub size: Option<Size>,
@@ -116,6 +119,12 @@ impl Split {
             Split::Test => "test",
         }
     }
+}
+
+/// The part that a command measures on, when it can be told before the data are read: the one that was asked for, or that
+/// of a folder `test`.
+pub fn measured_part(path: &Path, asked: Option<Split>) -> Option<Split> {
+    asked.or_else(|| path.join("test").is_dir().then_some(Split::Test))
 }
 
 /// Images that suit a network.
@@ -240,6 +249,11 @@ fn parts(
         labels: section.labels.clone(),
         strict: section.strict.unwrap_or(false),
         cache: section.cache.clone(),
+        only: args.only.map(|split| match split {
+            Split::Train => cnn_data::Part::Train,
+            Split::Validation => cnn_data::Part::Validation,
+            Split::Test => cnn_data::Part::Test,
+        }),
         ..OpenOptions::default()
     };
     let opened = cnn_data::open(path, &options)?;
@@ -254,17 +268,17 @@ fn parts(
     let train = part(opened.train, args.train_images);
     let (validation, test) = (part(opened.validation, args.test_images), part(opened.test, args.test_images));
     let Some(any) = test.as_ref().or(validation.as_ref()).or(train.as_ref()) else {
-        bail!("{}: there are no images", path.display());
+        let which = args.only.map_or_else(String::new, |split| format!("{} ", split.name()));
+        bail!("{}: there are no {which}images", path.display());
     };
     let (preprocess, [c, h, w]) = (any.preprocess(), any.shape());
-    let count = |part: &Option<Part>| part.as_ref().map_or(0, Part::len);
+    let counts = [(&train, Split::Train), (&validation, Split::Validation), (&test, Split::Test)];
+    let counts = counts.into_iter().filter_map(|(p, s)| Some(format!("{} {}", p.as_ref()?.len(), s.name())));
     session.note(format!(
-        "{} ({}): {} training, {} validation, {} test images of {c} x {h} x {w}, {} classes{}",
+        "{} ({}): {} images of {c} x {h} x {w}, {} classes{}",
         path.display(),
         opened.kind,
-        count(&train),
-        count(&validation),
-        count(&test),
+        counts.collect::<Vec<_>>().join(", "),
         any.classes(),
         normalisation.map_or_else(String::new, |p| format!("; {}", describe(p))),
     ));

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(answer) => (answer.output(&session), answer.code),
         Err(error) => {
             let code = if is_interruption(&error) { INTERRUPTED } else { 1 };
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", answer::error_text(&error));
             match session.voice() {
                 Voice::Json => (answer::error_output(&error, &session), code),
                 Voice::Human | Voice::Quiet => return code.into(),

@@ -59,7 +59,9 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
     let recipe = options.recipe.as_ref().map(|path| Recipe::load(path, &session.registry)).transpose()?;
     let section = options.images.over(recipe.as_ref())?;
     let loaded = network::load_finite(&options.file, &options.load, &session.registry)?;
-    let images = images::open(&options.data, &options.images, &section, &loaded.graph, session)?;
+    let only = images::measured_part(&options.data, options.split);
+    let args = ImageArgs { only, ..options.images.clone() };
+    let images = images::open(&options.data, &args, &section, &loaded.graph, session)?;
     let (part, split) = images.measured(options.split, session)?;
     let scores = evaluate(&loaded.graph, part, "evaluating", session)?;
     if scores.not_finite > 0 {

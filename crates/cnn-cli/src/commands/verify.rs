@@ -89,7 +89,9 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
         (None, Some(b)) => first.graph.preprocess = Some(b.clone()),
         _ => {}
     }
-    let images = images::open(&options.data, &options.images, &section, &first.graph, session)?;
+    let only = images::measured_part(&options.data, options.split);
+    let args = ImageArgs { only, ..options.images.clone() };
+    let images = images::open(&options.data, &args, &section, &first.graph, session)?;
     let (part, split) = images.measured(options.split, session)?;
     let difference = difference(&first.graph, &second.graph, part, session)?;
     // a NaN is never within a tolerance
