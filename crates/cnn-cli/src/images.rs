@@ -121,10 +121,15 @@ impl Split {
     }
 }
 
-/// The part that a command measures on, when it can be told before the data are read: the one that was asked for, or that
-/// of a folder `test`.
+/// The part that a command measures on, where a folder of that name says so before any picture is decoded.
 pub fn measured_part(path: &Path, asked: Option<Split>) -> Option<Split> {
-    asked.or_else(|| path.join("test").is_dir().then_some(Split::Test))
+    let split = asked.unwrap_or(Split::Test);
+    let names: &[&str] = match split {
+        Split::Train => &["train"],
+        Split::Validation => &["val", "validation"],
+        Split::Test => &["test"],
+    };
+    names.iter().any(|name| path.join(name).is_dir()).then_some(split)
 }
 
 /// Images that suit a network.
@@ -268,8 +273,7 @@ fn parts(
     let train = part(opened.train, args.train_images);
     let (validation, test) = (part(opened.validation, args.test_images), part(opened.test, args.test_images));
     let Some(any) = test.as_ref().or(validation.as_ref()).or(train.as_ref()) else {
-        let which = args.only.map_or_else(String::new, |split| format!("{} ", split.name()));
-        bail!("{}: there are no {which}images", path.display());
+        bail!("{}: there are no images", path.display());
     };
     let (preprocess, [c, h, w]) = (any.preprocess(), any.shape());
     let counts = [(&train, Split::Train), (&validation, Split::Validation), (&test, Split::Test)];
