@@ -2,7 +2,7 @@
 
 use crate::kind::ElementKind;
 use crate::proto::TensorProto;
-use crate::value::{Data, Value, checked_elements};
+use crate::value::{Data, MOST_AXES, Value, checked_elements, claimed_elements};
 use crate::{Error, Result};
 use prost::Message;
 use std::fs::File;
@@ -30,7 +30,8 @@ pub(crate) fn read(proto: &TensorProto, directory: Option<&Path>, limit: u64) ->
         .ok_or_else(|| bad(format!("the element type {} is not supported", proto.data_type)))?;
     let shape = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>();
     let shape = shape.ok_or_else(|| bad(format!("its shape {:?} has a negative size", proto.dims)))?;
-    let count = checked_elements(&shape).filter(|&n| n as u64 <= limit);
+    let within = claimed_elements(&shape).is_some_and(|n| n <= limit) && shape.len() <= MOST_AXES;
+    let count = checked_elements(&shape).filter(|_| within);
     let count = count.ok_or_else(|| Error::TooLarge {
         what: format!("the constant `{}`", proto.name),
         elements: shape.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(" x "),

@@ -2,6 +2,7 @@
 
 use crate::names;
 use crate::op::Refusal;
+use crate::value::{MOST_AXES, claimed_elements};
 use crate::{Error, Result};
 use cnn_core::layers::{Flatten, Identity, Input, Reshape};
 use cnn_core::{Graph, Layer};
@@ -52,8 +53,11 @@ impl Drafts {
     fn make<L: Layer>(&self, name: &str, layer: L, inputs: &[usize]) -> Result<Draft, Refusal> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|&i| self.shape(i)).collect();
         let shape = layer.output_shape(&shapes)?;
-        let size = crate::value::checked_elements(&shape);
-        if size.is_none_or(|n| n as u64 > self.limit) {
+        if shape.len() > MOST_AXES {
+            return Err(Refusal::unsupported(format!("a value of {} axes", shape.len())));
+        }
+        let size = claimed_elements(&shape);
+        if size.is_none_or(|n| n > self.limit) {
             return Err(Refusal::invalid(format!(
                 "a value of shape {shape:?} has more elements than the limit of {}; raise `ImportOptions::limit` if you trust the file",
                 self.limit
@@ -133,7 +137,7 @@ impl Drafts {
     pub fn reshape(&mut self, name: &str, from: usize, shape: &[usize]) -> Result<usize, Refusal> {
         match shape {
             _ if self.shape(from) == shape => Ok(from),
-            [1, _] => self.push(name, Flatten, &[from]),
+            [1, _] if self.shape(from).len() > 1 => self.push(name, Flatten, &[from]),
             [1, rest @ ..] => self.push(name, Reshape { shape: rest.to_vec() }, &[from]),
             _ => Err(Refusal::unsupported("a shape that mixes the images of a batch")),
         }

@@ -10,7 +10,7 @@ use crate::op::{Op, Refusal};
 use crate::patterns::simplify;
 use crate::proto::{ModelProto, NodeProto, ValueInfoProto};
 use crate::slot::{Budget, Slot};
-use crate::value::{Value, checked_elements};
+use crate::value::{Value, claimed_elements};
 use crate::{Error, Result, metadata};
 use cnn_core::Graph;
 use prost::bytes::Bytes;
@@ -405,7 +405,7 @@ impl<'a> Walk<'a> {
             std::iter::once(Some(1)).chain(sizes.into_iter().skip(1)).collect::<Option<Vec<usize>>>()
         });
         match shape {
-            Some(shape) if checked_elements(&shape).is_some() => {
+            Some(shape) if claimed_elements(&shape).is_some_and(|n| n <= self.options.limit) => {
                 Slot::Dynamic(self.importer.drafts.push_placeholder(&shape))
             }
             _ => Slot::Lost,

@@ -276,11 +276,11 @@ fn gate(drafts: &mut Drafts, at: usize, _readers: &[usize]) -> Result<bool, Refu
 
 /// One number for each channel, of a constant that is the same at all positions.
 fn per_channel(constant: &Tensor, shape: &[usize]) -> Option<Vec<f32>> {
+    let count = *shape.get(1)?;
     if constant.len() == 1 {
-        return Some(vec![constant.iter().next().copied()?; shape[1]]);
+        return Some(vec![constant.iter().next().copied()?; count]);
     }
-    let channels =
-        constant.ndim() == shape.len() && constant.len() == shape[1] && constant.shape()[1] == shape[1];
+    let channels = constant.ndim() == shape.len() && constant.len() == count && constant.shape()[1] == count;
     channels.then(|| constant.iter().copied().collect())
 }
 

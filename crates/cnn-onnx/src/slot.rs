@@ -97,7 +97,7 @@ impl Budget {
 
     /// Takes elements of a shape; before memory is.
     pub fn claim(&self, shape: &[usize]) -> Result<(), Refusal> {
-        let wanted = crate::value::checked_elements(shape).map(|n| n as u64);
+        let wanted = crate::value::claimed_elements(shape);
         match wanted.and_then(|n| self.left.get().checked_sub(n)) {
             Some(left) => {
                 self.left.set(left);

@@ -273,6 +273,14 @@ pub(crate) fn checked_elements(shape: &[usize]) -> Option<usize> {
     Some(shape.iter().product())
 }
 
+/// More axes than any image network has; work grows with their square.
+pub(crate) const MOST_AXES: usize = 64;
+
+/// What a shape costs at least: an empty axis hides no large one beside it, for which tables are made.
+pub(crate) fn claimed_elements(shape: &[usize]) -> Option<u64> {
+    shape.iter().try_fold(1u64, |p, &d| p.checked_mul((d as u64).max(1)))
+}
+
 /// Distance between neighbours along each axis.
 pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];

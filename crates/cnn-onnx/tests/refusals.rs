@@ -4,7 +4,7 @@ mod common;
 
 use cnn_onnx::proto::{TensorProto, data_type};
 use cnn_onnx::{Error, ImportOptions, from_bytes};
-use common::{A, File, floats, integers, ramp};
+use common::{A, File, floats, image, integers, ramp, value_info};
 
 fn refused(bytes: &[u8]) -> String {
     from_bytes(bytes, None, &ImportOptions::default()).expect_err("it must be refused").to_string()
@@ -228,4 +228,40 @@ fn every_operator_that_is_called_supported_is_known() {
             assert!(unsupported.items.iter().all(|i| i.why.is_some()), "{kind}: {unsupported}");
         }
     }
+}
+
+#[test]
+fn an_empty_axis_hides_no_large_one() {
+    let filled = File::new(17, &[2])
+        .constant(integers("s", &[0, 1 << 59]))
+        .node("ConstantOfShape", &["s"], &["w"])
+        .node("MatMul", &["x", "w"], &["y"]);
+    assert!(filled.error().contains("more than a file of this size"), "{}", filled.error());
+    let given =
+        File::new(17, &[2]).constant(floats("w", &[0, 1 << 59], &[])).node("MatMul", &["x", "w"], &["y"]);
+    assert!(given.error().contains("more than the limit"), "{}", given.error());
+    // a noted shape behind an operator that is not supported
+    let mut noted =
+        File::new(17, &[2]).constant(integers("a", &[-1])).constant(integers("b", &[i64::MIN + 1]));
+    noted = noted.constant(integers("axis", &[1])).node("Erf", &["x"], &["e"]);
+    noted = noted.node("Slice", &["e", "a", "b", "axis", "a"], &["y"]);
+    noted.graph().value_info.push(value_info("e", data_type::FLOAT, &[None, Some(1 << 58)]));
+    assert!(noted.error().contains("Erf"), "{}", noted.error());
+    let weights = File::new(17, &[3, 4, 4]).constant(floats("w", &[4, 3, 0, 3], &[]));
+    let weights = weights.with("Conv", &["x", "w"], &["y"], &[("auto_pad", A::S("SAME_UPPER"))]);
+    assert!(weights.error().contains("which has none"), "{}", weights.error());
+}
+
+#[test]
+fn numbers_without_an_axis_of_channels() {
+    let axis = [("axes", A::Is(&[1])), ("keepdims", A::I(0))];
+    let file = File::new(13, &[5])
+        .constant(floats("two", &[], &[2.0]))
+        .with("ReduceMean", &["x"], &["m"], &axis)
+        .node("Mul", &["m", "two"], &["y"]);
+    let graph = file.import().unwrap().graph;
+    let x = image(&[2, 5]);
+    let expected: Vec<f32> = x.rows().into_iter().map(|r| 2.0 * r.sum() / 5.0).collect();
+    let y = graph.infer(&x).unwrap();
+    assert!(y.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{y} {expected:?}");
 }

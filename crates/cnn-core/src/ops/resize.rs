@@ -50,6 +50,17 @@ pub fn taps(
     mode: ResizeMode,
     coordinates: ResizeCoordinates,
 ) -> Taps {
+    // the nearest position hangs on the last bit: 2 of 6 by a scale of 0.33333334 lies at 3 in 32 bits, as ONNX Runtime computes
+    // it, and just below in 64
+    let narrow = |o: usize| {
+        let o = o as f32;
+        match coordinates {
+            ResizeCoordinates::PytorchHalfPixel | ResizeCoordinates::AlignCorners if outputs == 1 => 0.0,
+            ResizeCoordinates::HalfPixel | ResizeCoordinates::PytorchHalfPixel => (o + 0.5) / scale - 0.5,
+            ResizeCoordinates::AlignCorners => o * (inputs - 1) as f32 / (outputs - 1) as f32,
+            ResizeCoordinates::Asymmetric => o / scale,
+        }
+    };
     let scale = f64::from(scale);
     let coordinate = |o: usize| {
         let o = o as f64;
@@ -63,7 +74,10 @@ pub fn taps(
     };
     let at = |position: f64| position.clamp(0.0, (inputs - 1) as f64) as usize;
     let tap = |o: usize| {
-        let x = coordinate(o);
+        let x = match mode {
+            ResizeMode::Nearest(_) => f64::from(narrow(o)),
+            ResizeMode::Linear | ResizeMode::Cubic(_) => coordinate(o),
+        };
         let floor = x.floor();
         let t = (x - floor) as f32;
         match mode {
@@ -131,4 +145,24 @@ pub fn resize_backward(dy: &[f32], [h, w]: [usize; 2], rows: &Taps, columns: &Ta
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole positions of PyTorch's nearest, `floor(o inputs / outputs)`, also where the scale was rounded up.
+    #[test]
+    fn the_nearest_position_is_that_of_32_bits() {
+        for (inputs, outputs) in
+            [(6, 2), (14, 6), (56, 24), (24, 8), (9, 3), (15, 5), (10, 2), (4, 8), (3, 9)]
+        {
+            let scale = outputs as f32 / inputs as f32;
+            let mode = ResizeMode::Nearest(NearestRounding::Floor);
+            let made = taps(inputs, outputs, scale, mode, ResizeCoordinates::Asymmetric);
+            for (o, tap) in made.iter().enumerate() {
+                assert_eq!(tap[..], [(o * inputs / outputs, 1.0)], "{o} of {inputs} to {outputs}");
+            }
+        }
+    }
 }

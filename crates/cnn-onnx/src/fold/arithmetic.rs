@@ -128,7 +128,14 @@ fn symbolic(kind: &str, a: &Value, b: &Value, shape: Vec<usize>) -> Result<Value
         let truths = pairs.map(|(x, y)| compare(kind, x, y)).collect::<Result<Vec<_>, _>>()?;
         return Ok(Value::integers(ElementKind::Bool, shape, truths.into_iter().map(i64::from)));
     }
-    let values = pairs.map(|(x, y)| combine(kind, x, y)).collect::<Result<Vec<_>, _>>()?;
+    let exact = |(x, y): (Sym, Sym)| match (x.get(), y.get()) {
+        // these are whole numbers; a fraction beside the batch cannot be written down
+        (Some(p), Some(q)) if kind == "Div" && a.kind.is_float() && p.checked_rem(q) != Some(0) => {
+            Err(Refusal::unsupported("a fraction beside a number that depends on the size of the batch"))
+        }
+        _ => combine(kind, x, y),
+    };
+    let values = pairs.map(exact).collect::<Result<Vec<_>, _>>()?;
     Ok(Value::symbols(a.kind, shape, values))
 }
 
@@ -200,6 +207,7 @@ pub(super) fn several(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Resul
         }
         shape = common_shape(&shape, &next.shape)?;
     }
+    budget.claim(&shape)?;
     let mut total = broadcast_to(first, &shape, budget)?.f64s();
     for at in 1..inputs.0.len() {
         let next = broadcast_to(inputs.need(at, "operand")?, &shape, budget)?.f64s();

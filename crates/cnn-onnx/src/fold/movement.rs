@@ -289,6 +289,9 @@ pub(super) fn unsqueeze(op: &Op<'_>, inputs: Inputs<'_>) -> Result<Value, Refusa
 /// A shape with new axes of size 1.
 pub(crate) fn unsqueezed(shape: &[usize], axes: &[i64]) -> Result<Vec<usize>, Refusal> {
     let rank = shape.len() + axes.len();
+    if rank > crate::value::MOST_AXES {
+        return Err(Refusal::unsupported(format!("a value of {rank} axes")));
+    }
     let new = axes.iter().map(|&a| axis_of(a, rank)).collect::<Result<Vec<_>, _>>()?;
     let mut rest = shape.iter().copied();
     let result: Vec<usize> =

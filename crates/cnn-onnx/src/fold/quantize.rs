@@ -65,7 +65,7 @@ pub(super) fn dequantize(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Re
     let mut values = x.i64s()?;
     if let Some(zero_point) = zero_point {
         let zero_point = spread(op, zero_point, &x.shape, budget)?.i64s()?;
-        values.iter_mut().zip(zero_point).for_each(|(v, z)| *v -= z);
+        values.iter_mut().zip(zero_point).for_each(|(v, z)| *v = v.wrapping_sub(z));
     }
     let scale = spread(op, scale, &x.shape, budget)?.f32s();
     let values = values.into_iter().zip(scale).map(|(v, s)| v as f32 * s).collect();

@@ -21,6 +21,9 @@ pub(super) fn conv(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     if weight.ndim() != shape.len() {
         return Err(Refusal::invalid(format!("weights of shape {:?} for data of {shape:?}", weight.shape())));
     }
+    if weight.is_empty() {
+        return Err(Refusal::invalid(format!("weights of shape {:?}, which has none", weight.shape())));
+    }
     let (mut image, mut filters) = (shape.clone(), weight.shape().to_vec());
     if axes == 1 {
         image.insert(2, 1);

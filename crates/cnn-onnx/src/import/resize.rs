@@ -3,7 +3,7 @@
 use super::context::Context;
 use crate::op::Refusal;
 use crate::slot::Slot;
-use crate::value::{Value, axis_of};
+use crate::value::{Sym, Value, axis_of};
 use cnn_core::layers::{NearestRounding, Resize, ResizeCoordinates, ResizeMode};
 
 /// `Resize` of opsets 10 and later, and `Upsample`, its first form.
@@ -32,6 +32,9 @@ pub(super) fn resize(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     if let Some(list) = written.map(<[f32]>::to_vec).or(given(scales)?.map(Value::f32s)) {
         listed(list.len())?;
         for (&axis, &s) in axes.iter().zip(&list) {
+            if axis < 2 && s != 1.0 {
+                return Err(Refusal::unsupported("channels or batch resized"));
+            }
             let made = (shape[axis] as f32 * s).floor();
             if !(s > 0.0 && made >= 1.0 && made <= (1 << 24) as f32) {
                 return Err(Refusal::invalid(format!("an axis of {} scaled by {s}", shape[axis])));
@@ -43,7 +46,12 @@ pub(super) fn resize(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         listed(list.len())?;
         for (&axis, wanted) in axes.iter().zip(&list) {
             // the size of the batch is the batch
-            let Some(wanted) = wanted.get() else { continue };
+            let Some(wanted) = wanted.get() else {
+                match axis == 0 && *wanted == Sym::BATCH {
+                    true => continue,
+                    false => return Err(Refusal::unsupported("a size that depends on the batch")),
+                }
+            };
             let wanted = usize::try_from(wanted).ok().filter(|&n| (1..=1 << 24).contains(&n));
             size[axis] = wanted.ok_or_else(|| Refusal::invalid("the sizes"))?;
             scale[axis] = size[axis] as f32 / shape[axis] as f32;
@@ -76,7 +84,16 @@ pub(super) fn resize(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     };
     let mode = match at.op.text("mode", "nearest")? {
         "nearest" => ResizeMode::Nearest(match at.op.text("nearest_mode", "round_prefer_floor")? {
-            _ if old => NearestRounding::Floor,
+            // ONNX Runtime reads the first form so: up where images get smaller, down where they get larger
+            _ if old => match [scale[2], scale[3]] {
+                [v, h] if v >= 1.0 && h >= 1.0 => NearestRounding::Floor,
+                [v, h] if v <= 1.0 && h <= 1.0 => NearestRounding::Ceil,
+                _ => {
+                    return Err(Refusal::unsupported(
+                        "one axis made larger and the other smaller, before opset 11",
+                    ));
+                }
+            },
             "round_prefer_floor" => NearestRounding::PreferFloor,
             "round_prefer_ceil" => NearestRounding::PreferCeil,
             "floor" => NearestRounding::Floor,
