@@ -4,8 +4,10 @@
 mod contract;
 mod gradcheck;
 mod network;
+mod settings;
 pub mod strategies;
 
 pub use contract::check_layer;
 pub use gradcheck::check_gradients;
 pub use network::{lenet5, stripes};
+pub use settings::check_settings;
