@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let threads = crate::use_threads(options.threads)?;
     let start = Instant::now();
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
-    let registry = plan::registry();
+    let registry = cnn_cli::registry();
     let recipe = options.recipe.as_deref().map(|path| read_recipe(path, &registry)).transpose()?;
     let (splits, source) = load(options.data.as_deref())?;
     let most = if options.smoke { [2_000, 500, 1_500] } else { [usize::MAX; 3] };

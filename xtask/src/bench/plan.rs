@@ -76,17 +76,6 @@ impl Entry {
     }
 }
 
-/// Everything that is registered in the workspace.
-pub fn registry() -> Registry {
-    let mut registry = Registry::core();
-    cnn_prune::register(&mut registry);
-    cnn_quant::register(&mut registry);
-    cnn_lowrank::register(&mut registry);
-    cnn_distill::register(&mut registry);
-    cnn_lightweight::register(&mut registry);
-    registry
-}
-
 /// All rows but the baseline.
 pub fn entries(budget: Budget) -> Vec<Entry> {
     let e = |full| budget.epochs(full);
@@ -151,7 +140,7 @@ mod tests {
     fn every_row_can_be_built_in_both_budgets() {
         for smoke in [false, true] {
             for entry in entries(Budget { smoke, seed: 0 }) {
-                entry.build(&registry()).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
+                entry.build(&cnn_cli::registry()).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
             }
         }
     }

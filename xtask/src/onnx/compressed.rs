@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_method_has_a_row_that_can_be_built() {
-        let registry = crate::bench::plan::registry();
+        let registry = cnn_cli::registry();
         for (network, _) in NETWORKS {
             let rows = rows_of(&registry, network);
             assert!(registry.method_names().all(|m| rows.iter().any(|r| r.name == m)));

@@ -89,7 +89,7 @@ pub fn run(options: &Options) -> Result<bool> {
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
     let work = options.out.join("work");
     std::fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
-    let registry = crate::bench::plan::registry();
+    let registry = cnn_cli::registry();
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let mut python = Python::start(&options.python, &work)?;
     let folded = cnn_onnx::folded_operators().iter().filter(|o| !cnn_onnx::supported_operators().contains(o));

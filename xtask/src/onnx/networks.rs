@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn batch_normalization_is_not_trivial() {
-        let registry = crate::bench::plan::registry();
+        let registry = cnn_cli::registry();
         let options = NetworkOptions { seed: 3, ..NetworkOptions::default() };
         let graph = random(&registry, "resnet20", &options).unwrap();
         let names = graph.names_of::<BatchNorm>();
