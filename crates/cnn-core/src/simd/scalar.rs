@@ -52,6 +52,14 @@ impl Simd for Scalar {
         std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
     }
     #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         v.iter().sum()
     }
