@@ -4,6 +4,8 @@ mod bench;
 mod bench_train;
 mod host;
 mod onnx;
+mod peers;
+mod resident;
 mod table;
 mod tidy;
 
@@ -26,6 +28,8 @@ enum Command {
     BenchTrain(bench_train::Options),
     /// Run the standard's node tests, and compare networks with ONNX Runtime
     Onnx(onnx::Options),
+    /// Compare inference with ONNX Runtime, OpenVINO and other engines, by turns on the same networks
+    Peers(peers::Options),
     /// Check dependencies between the crates, their READMEs and forbidden words
     Tidy,
 }
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::BenchTrain(options) => bench_train::run(&options).map(|()| true),
         Command::Onnx(options) => onnx::run(&options),
+        Command::Peers(options) => peers::run(&options),
         Command::Tidy => tidy::run().map(|()| true),
     };
     match done {
@@ -90,6 +95,11 @@ mod tests {
         assert!(parse("xtask onnx --images a.npz").unwrap_err().contains("--models"));
         assert!(parse("xtask onnx --only nodes,parity --python venv/bin/python").is_ok());
         assert!(parse("xtask bench --only a,b --smoke --seed 3").is_ok());
+        assert!(parse("xtask peers --engines onnxruntime,tensorflow").unwrap_err().contains("tensorflow"));
+        assert!(parse("xtask peers --batch 0").unwrap_err().contains("--batch"));
+        assert!(parse("xtask peers --threads 1,0").unwrap_err().contains("--threads"));
+        assert!(parse("xtask peers --memory --no-memory").unwrap_err().contains("--no-memory"));
+        assert!(parse("xtask peers --quick --only lenet5,vgg16 --rust-peers --check").is_ok());
     }
 
     #[test]

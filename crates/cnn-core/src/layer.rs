@@ -4,6 +4,7 @@ use crate::cost::Cost;
 use crate::express::Express;
 use crate::model_file::Encoder;
 use crate::param::Param;
+use crate::session::{Lowered, Lowering};
 use crate::tensor::Tensor;
 use crate::train::Trainable;
 use crate::{Error, Result};
@@ -74,6 +75,12 @@ pub trait Layer: Any + Debug + Send + Sync {
     /// If the standard has no operators for it, or a parameter still carries a constraint.
     fn express(&self, _at: &mut Express<'_>) -> Result<()> {
         Err(Error::NotExpressible(self.kind().to_string()))
+    }
+
+    /// The layer as a kernel of a session, for the shapes and with the epilogue it is told of; `None` runs it by
+    /// [`Layer::infer`]. A kernel's results must be those of `infer`, finished by the epilogue, up to rounding.
+    fn lower(&self, _at: &Lowering<'_>) -> Option<Lowered> {
+        None
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`train`]: the training loop, bit-reproducible and resumable.
 //! - [`compress`]: the trait of all compression methods; [`registry`] finds them by name.
 //! - [`express`](mod@express): a network in operators of the ONNX standard, for exporters.
+//! - [`session`]: a network compiled to be run fast.
 //! - [`model_file`]: the compact file; a network's size is the length of that file.
 //!
 //! ```
@@ -32,6 +33,7 @@ pub mod model_file;
 pub mod ops;
 pub mod param;
 pub mod registry;
+pub mod session;
 pub mod simd;
 pub mod tensor;
 #[cfg(any(test, feature = "testing"))]

@@ -3,6 +3,7 @@
 use super::MEMORY_STEPS;
 use super::networks::Network;
 use super::stepper::Stepper;
+use crate::resident::{high_water, reset_high_water};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use std::process::Command;
 pub fn ours(network: &Network, steps: usize) -> Result<u64> {
     let mut stepper = Stepper::new(network)?;
     // sets the mark back to what is resident now; where it is not allowed, the mark stays as it is
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let _ = reset_high_water();
     let before = high_water().context("this system has no /proc/self/status with VmHWM")?;
     stepper.steps(steps - 1)?;
     let after = high_water().context("VmHWM")?;
@@ -40,25 +41,4 @@ pub fn ours_apart(network: &Network, threads: usize) -> Result<Option<u64>> {
     }
     let text = String::from_utf8_lossy(&done.stdout);
     Ok(Some(text.trim().parse().with_context(|| format!("bytes, not `{}`", text.trim()))?))
-}
-
-/// The largest resident size of this process so far, in bytes.
-fn high_water() -> Option<u64> {
-    mark(&std::fs::read_to_string("/proc/self/status").ok()?)
-}
-
-fn mark(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mark_is_read() {
-        assert_eq!(mark("Name:\tx\nVmHWM:\t    1200 kB\nVmRSS:\t 9 kB\n"), Some(1200 * 1024));
-        assert_eq!(mark("VmRSS:\t 9 kB\n"), None);
-    }
 }

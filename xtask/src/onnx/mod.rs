@@ -3,7 +3,7 @@
 mod compressed;
 mod import_time;
 mod models;
-mod networks;
+pub mod networks;
 mod node_tests;
 mod parity;
 mod python;

@@ -143,6 +143,11 @@ impl Graph {
         self.nodes[at].layer_mut()
     }
 
+    /// Drops a layer: the node computes nothing any more.
+    pub(crate) fn forget_layer(&mut self, at: usize) {
+        self.nodes[at].layer = Arc::new(crate::layers::Identity);
+    }
+
     /// Position of the output node.
     pub fn output(&self) -> usize {
         self.output
@@ -210,6 +215,11 @@ impl Graph {
     /// # Errors
     /// An [`Error::Node`] that names the first node whose inputs do not fit.
     pub fn shapes(&self, n: usize) -> Result<Vec<Vec<usize>>> {
+        self.shapes_for(&[&[n], self.input_shape()].concat())
+    }
+
+    /// As [`Graph::shapes`] for a batch of any shape, as a session may be compiled for another size of images.
+    pub(crate) fn shapes_for(&self, images: &[usize]) -> Result<Vec<Vec<usize>>> {
         let mut shapes: Vec<Vec<usize>> = Vec::with_capacity(self.nodes.len());
         for (at, node) in self.nodes.iter().enumerate() {
             let is_input = node.layer().is::<Input>();
@@ -224,10 +234,10 @@ impl Graph {
                 );
             }
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|&i| shapes[i].as_slice()).collect();
-            let mut shape = node.layer().output_shape(&inputs).map_err(|e| e.at(&node.name))?;
-            if is_input {
-                shape[0] = n;
-            }
+            let shape = match is_input {
+                true => images.to_vec(),
+                false => node.layer().output_shape(&inputs).map_err(|e| e.at(&node.name))?,
+            };
             if shape
                 .iter()
                 .try_fold(1usize, |p, &d| p.checked_mul(d))

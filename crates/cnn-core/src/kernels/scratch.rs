@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 /// A cache line: vector loads of aligned rows then never straddle two lines.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+pub struct Line(pub [f32; 16]);
 
 thread_local! {
     // A stack rather than one buffer: a worker waiting for its tasks may

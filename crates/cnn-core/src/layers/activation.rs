@@ -5,6 +5,7 @@ use crate::express::{Attribute, Express, Numbers, Value};
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::activation::{ActivationFn, Saved, activation, activation_backward, activation_in_place};
+use crate::session::{Epilogue, Lowered, Lowering, elementwise::Elementwise};
 use crate::tensor::{Tensor, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -69,6 +70,11 @@ impl Layer for Activation {
         let mut y = zeros(&one_shape(inputs)?);
         activation(self.function, slice(inputs[0])?, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let f = Epilogue { activation: Some(self.function), ..Epilogue::default() };
+        at.by_channel().then(|| Elementwise::lower(at, f))
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {

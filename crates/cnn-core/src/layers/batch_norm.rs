@@ -7,6 +7,7 @@ use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::norm::{bn_apply, bn_backward, bn_inv_std, bn_scale_shift, bn_stats};
 use crate::param::{Param, Role};
+use crate::session::{Epilogue, Lowered, Lowering, elementwise::Elementwise};
 use crate::tensor::{Tensor, elements, slice, slice_mut, tensor, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -143,6 +144,12 @@ impl Layer for BatchNorm {
         self.check(one(inputs)?)?;
         let params = 2 * self.gamma.len() as u64;
         Ok(Cost { params, nonzeros: self.gamma.nonzeros() + self.beta.nonzeros(), ..Cost::default() })
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let (scale, shift) = self.scale_shift().ok()?;
+        let norm = Epilogue { scale: Some(scale), shift: Some(shift), ..Epilogue::default() };
+        at.by_channel().then(|| Elementwise::lower(at, norm))
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {

@@ -73,6 +73,13 @@ impl ChannelMap {
         &self.map
     }
 
+    /// First channel and number of channels, if the map is a slice.
+    pub(crate) fn run(&self) -> Option<(usize, usize)> {
+        let first = self.map[0]?;
+        let slice = self.map.iter().enumerate().all(|(i, &c)| c == Some(first + i));
+        slice.then_some((first, self.map.len()))
+    }
+
     /// The groups, if the map is a shuffle.
     fn shuffle_groups(&self) -> Option<usize> {
         let c = self.channels;

@@ -5,6 +5,7 @@ use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::concat::{concat_channels, split_channels};
 use crate::ops::merge::{add_in_place, mul, mul_grad_one};
+use crate::session::{Epilogue, Lowered, Lowering, elementwise::Elementwise};
 use crate::tensor::{Tensor, elements, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -40,6 +41,10 @@ impl Layer for Add {
             add_in_place(slice_mut(&mut y)?, slice(x)?);
         }
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        at.by_channel().then(|| Elementwise::lower(at, Epilogue::default()))
     }
 
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
