@@ -20,6 +20,21 @@ pub enum Init {
     Row(*const f32),
 }
 
+/// What is done with the sums before they are stored: `min(max(sum + residual, low), high)`.
+#[derive(Clone, Copy)]
+pub struct Finish {
+    /// Lower bound.
+    pub low: f32,
+    /// Upper bound.
+    pub high: f32,
+    /// Added to the sums, at the destination's places but with distances of its own; null for nothing.
+    pub residual: *const f32,
+    /// Distance of rows in `residual`.
+    pub residual_row: usize,
+    /// Distance of groups in `residual`.
+    pub residual_outer: usize,
+}
+
 /// A column panel of a product: `outer` groups of `rows` rows.
 #[derive(Clone, Copy)]
 pub struct Tiles<'a> {
@@ -53,6 +68,8 @@ pub struct Tiles<'a> {
     pub lanes: usize,
     /// Start value.
     pub init: Init,
+    /// End of the sums, where they need one.
+    pub finish: Option<Finish>,
 }
 
 impl SimdOp for Tiles<'_> {
@@ -170,6 +187,27 @@ impl Tiles<'_> {
                             }
                             a = a.add(a_inner);
                             b = b.add(self.b_inner);
+                        }
+                    }
+                    if let Some(f) = &self.finish {
+                        let (low, high) = (s.splat(f.low), s.splat(f.high));
+                        if !f.residual.is_null() {
+                            let residual = f.residual.add(o * f.residual_outer + row * f.residual_row);
+                            for (r, acc) in acc.iter_mut().enumerate() {
+                                let p = residual.add(r * f.residual_row);
+                                for (j, acc) in acc.iter_mut().enumerate() {
+                                    let p = p.add(j * S::LANES);
+                                    let v = match j + 1 == NV && tail < S::LANES {
+                                        true => s.load_partial(p, tail),
+                                        false => s.load(p),
+                                    };
+                                    *acc = s.add(*acc, v);
+                                }
+                            }
+                        }
+                        for acc in acc.iter_mut().flatten() {
+                            // the value second: NaN stays NaN
+                            *acc = s.min(high, s.max(low, *acc));
                         }
                     }
                     for (r, acc) in acc.iter().enumerate() {

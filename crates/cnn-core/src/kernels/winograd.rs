@@ -28,7 +28,7 @@ const NB: f32 = 1.0 / (2.0 * B2 * (B2 - A2));
 
 /// `Bt d`: input transform along one axis.
 #[inline(always)]
-fn input6<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
+pub fn input6<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
     let (ma2, mb2, mid) = (s.splat(-A2), s.splat(-B2), s.splat(-A2 - B2));
     let even_a = s.fma(mb2, d[2], d[4]);
     let odd_a = s.fma(mb2, d[1], d[3]);
@@ -46,7 +46,7 @@ fn input6<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
 
 /// `At m`: output transform along one axis.
 #[inline(always)]
-fn output4<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 4] {
+pub fn output4<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 4] {
     let (sum_a, dif_a) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
     let (sum_b, dif_b) = (s.add(m[3], m[4]), s.sub(m[3], m[4]));
     [
@@ -344,7 +344,7 @@ impl SimdOp for SpreadFilters<'_> {
 }
 
 #[inline(always)]
-fn both_axes_filter<S: Simd>(s: S, g: [[S::V; 3]; 3]) -> [[S::V; 6]; 6] {
+pub fn both_axes_filter<S: Simd>(s: S, g: [[S::V; 3]; 3]) -> [[S::V; 6]; 6] {
     let zero = s.splat(0.0);
     let mut mid = [[zero; 3]; 6];
     for x in 0..3 {

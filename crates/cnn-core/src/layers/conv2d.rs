@@ -10,6 +10,8 @@ use crate::ops::conv::{
     conv_forward_exact,
 };
 use crate::param::{Param, Role};
+use crate::session::kernels::conv;
+use crate::session::{Lowered, Lowering};
 use crate::tensor::{Tensor, nchw, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -364,6 +366,12 @@ impl Layer for Conv2d {
         let params: u64 = self.params().iter().map(|p| p.len() as u64).sum();
         let nonzeros = self.params().iter().map(|p| p.nonzeros()).sum();
         Ok(Cost { params, nonzeros, macs: Macs { float: g.macs(), ..Macs::default() } })
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let g = self.geometry(&at.inputs.first()?.shape).ok()?;
+        let bias = self.bias.as_ref().and_then(|b| b.value().as_slice());
+        conv::lower(at, &g, self.weight.value().as_slice()?, bias)
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {

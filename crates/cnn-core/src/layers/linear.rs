@@ -9,6 +9,8 @@ use crate::ops::linear::{
     LinearGeometry, linear_backward_bias, linear_backward_input, linear_backward_weights, linear_forward,
 };
 use crate::param::{Param, Role};
+use crate::session::kernels::linear;
+use crate::session::{Lowered, Lowering};
 use crate::tensor::{Tensor, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -124,6 +126,11 @@ impl Layer for Linear {
         let nonzeros = self.params().iter().map(|p| p.nonzeros()).sum();
         let float = n as u64 * self.weight.len() as u64;
         Ok(Cost { params, nonzeros, macs: Macs { float, ..Macs::default() } })
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let bias = self.bias.as_ref().and_then(|b| b.value().as_slice());
+        linear::lower(at, self.outputs(), self.weight.value().as_slice()?, bias)
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {

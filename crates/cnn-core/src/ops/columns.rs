@@ -244,6 +244,7 @@ impl SimdOp for Product<'_> {
                 c_outer: 0,
                 lanes: self.width.min(columns - at),
                 init: if self.accumulate { Init::Accumulate } else { Init::Zero },
+                finish: None,
             });
         }
     }

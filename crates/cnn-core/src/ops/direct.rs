@@ -148,6 +148,7 @@ impl SimdOp for Forward<'_> {
                 c_outer: ow * ld,
                 lanes,
                 init: self.bias.map_or(Init::Zero, |b| Init::Row(b[p * self.width..].as_ptr())),
+                finish: None,
             });
         }
         let t = Transpose2d {

@@ -205,6 +205,7 @@ impl SimdOp for Backward<'_> {
                     c_outer: sh * g.w * ld,
                     lanes: self.width.min(cg - at),
                     init: Init::Zero,
+                    finish: None,
                 });
             }
         }

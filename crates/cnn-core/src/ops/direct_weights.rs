@@ -133,6 +133,7 @@ impl SimdOp for Accumulate<'_> {
                         c_outer: 0,
                         lanes: self.width.min(mg - lane),
                         init: Init::Accumulate,
+                        finish: None,
                     });
                 }
             }

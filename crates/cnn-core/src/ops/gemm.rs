@@ -147,6 +147,7 @@ impl SimdOp for Block<'_> {
                         c_outer: 0,
                         lanes: width.min(columns - p * width),
                         init,
+                        finish: None,
                     });
                 }
                 k0 += kc;

@@ -267,6 +267,7 @@ impl SimdOp for Products<'_> {
                     c_outer: 0,
                     lanes: width,
                     init: Init::Zero,
+                    finish: None,
                 });
             }
         }
@@ -395,6 +396,7 @@ impl SimdOp for FilterProducts<'_> {
                     c_outer: 0,
                     lanes: self.panel,
                     init: Init::Accumulate,
+                    finish: None,
                 });
             }
         }

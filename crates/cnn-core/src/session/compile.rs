@@ -1,5 +1,6 @@
 //! From a graph to the steps of a plan: which nodes become one kernel, which become none, where layouts change.
 
+use super::SessionOptions;
 use super::arena;
 use super::choices::Choices;
 use super::gather::Gather;
@@ -10,7 +11,6 @@ use super::layout::Convert;
 use super::lowering::{Edge, Layout, Lowered, Lowering, Shared, channels_are_rows};
 use super::plan::{Plan, Step};
 use super::tune;
-use super::SessionOptions;
 use crate::graph::Graph;
 use crate::layers::{ChannelMap, Concat, Dropout, Flatten, Identity, Reshape};
 use crate::simd::Isa;
@@ -138,7 +138,9 @@ impl Compiler<'_> {
     }
 
     fn value(&self, node: usize) -> Result<Value> {
-        self.values[node].clone().ok_or_else(|| Error::Edit(format!("node {node} is read before it is computed")))
+        self.values[node]
+            .clone()
+            .ok_or_else(|| Error::Edit(format!("node {node} is read before it is computed")))
     }
 
     /// The value of a node in a layout, converted by a step of its own where needed.
@@ -170,7 +172,10 @@ impl Compiler<'_> {
         let parts = kernel.parts();
         let (pixels, channels) = Edge::rows(&output.shape, output.layout);
         if !cover(&parts, pixels, channels) {
-            let why = format!("the kernel `{}` of `{kind}` does not cut its output into disjoint parts", kernel.algorithm());
+            let why = format!(
+                "the kernel `{}` of `{kind}` does not cut its output into disjoint parts",
+                kernel.algorithm()
+            );
             return Err(Error::Edit(why).at(node));
         }
         let (node, kind) = (node.to_string(), kind.to_string());
@@ -234,7 +239,8 @@ impl Compiler<'_> {
         for &input in &node.inputs {
             let width = self.shapes[input][1];
             let value = self.value(input)?;
-            let there = (value.storage, value.offset, value.layout) == (whole.storage, whole.offset + first, whole.layout);
+            let there = (value.storage, value.offset, value.layout)
+                == (whole.storage, whole.offset + first, whole.layout);
             if !there {
                 let shape = self.shapes[input].clone();
                 let slot = Value { offset: whole.offset + first, shape: shape.clone(), ..whole.clone() };
@@ -268,7 +274,8 @@ impl Compiler<'_> {
         let lowered = match tune::lower(node, &at, self.options, self.choices)? {
             Some(lowered) if lowered.inputs.len() == sources.len() => lowered,
             Some(lowered) => {
-                let why = format!("its kernel wants {} inputs, there are {}", lowered.inputs.len(), sources.len());
+                let why =
+                    format!("its kernel wants {} inputs, there are {}", lowered.inputs.len(), sources.len());
                 return Err(Error::Edit(why).at(&node.name));
             }
             None => Lowered {
@@ -327,7 +334,13 @@ impl Compiler<'_> {
         let place = |value: &Value| {
             let (pixels, channels) = Edge::rows(&value.shape, value.layout);
             let external = value.storage == 0;
-            Place { external, offset: offsets[value.storage] + value.offset, pixels, channels, pitch: value.pitch }
+            Place {
+                external,
+                offset: offsets[value.storage] + value.offset,
+                pixels,
+                channels,
+                pitch: value.pitch,
+            }
         };
         let steps = self.drafts.into_iter().map(|d| Step {
             inputs: d.inputs.iter().map(place).collect(),

@@ -22,7 +22,11 @@ impl Elementwise {
     pub fn lower(at: &Lowering<'_>, first: Epilogue) -> Lowered {
         let per_pixel = at.output.get(1).copied().unwrap_or(1);
         let summands = at.inputs.len();
-        let parts = at.parts(if at.output.len() == 4 { Layout::ChannelsLast } else { Layout::Planar }, per_pixel, PART);
+        let parts = at.parts(
+            if at.output.len() == 4 { Layout::ChannelsLast } else { Layout::Planar },
+            per_pixel,
+            PART,
+        );
         let kernel = Elementwise { parts, summands, first, epilogue: at.epilogue.clone() };
         Lowered { inputs: vec![Layout::ChannelsLast; summands], ..Lowered::channels_last(kernel) }
     }

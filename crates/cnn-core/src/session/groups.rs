@@ -2,7 +2,9 @@
 
 use super::lowering::{Epilogue, channels_are_rows};
 use crate::graph::Graph;
-use crate::layers::{Activation, Add, BatchNorm, ChannelMap, Concat, Dropout, Flatten, Identity, Input, Reshape};
+use crate::layers::{
+    Activation, Add, BatchNorm, ChannelMap, Concat, Dropout, Flatten, Identity, Input, Reshape,
+};
 
 /// Nodes that are computed together, at the place of the last of them.
 #[derive(Debug)]
@@ -70,8 +72,7 @@ pub(super) fn groups(graph: &Graph, shapes: &[Vec<usize>]) -> Vec<Group> {
 /// A channel map that is no mere slice.
 fn gathers(graph: &Graph, node: usize, shapes: &[Vec<usize>]) -> bool {
     let layer = graph.nodes()[node].layer();
-    channels_are_rows(&shapes[node])
-        && layer.downcast_ref::<ChannelMap>().is_some_and(|m| m.run().is_none())
+    channels_are_rows(&shapes[node]) && layer.downcast_ref::<ChannelMap>().is_some_and(|m| m.run().is_none())
 }
 
 /// Layers that compute nothing.

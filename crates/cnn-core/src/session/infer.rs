@@ -2,9 +2,9 @@
 
 use super::kernel::{Inputs, Kernel, Part, Target, View};
 use super::lowering::{Epilogue, Lowering};
+use crate::Result;
 use crate::layer::Layer;
 use crate::tensor::{Tensor, elements, slice, tensor};
-use crate::Result;
 
 /// A layer's `infer` on planar tensors. It allocates.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ impl Infer {
         let wide = |v: &Option<Vec<f32>>| {
             v.as_ref().map(|v| (0..channels).flat_map(|c| std::iter::repeat_n(v[c], plane)).collect())
         };
-        let wide = Epilogue { scale: wide(scale), shift: wide(shift), residual: false, activation: *activation };
+        let wide =
+            Epilogue { scale: wide(scale), shift: wide(shift), residual: false, activation: *activation };
         wide.finish(0..values.len(), values, residual);
     }
 }
@@ -46,7 +47,8 @@ impl Kernel for Infer {
     }
 
     fn parts(&self) -> Vec<Part> {
-        let (n, rest) = (self.output.first().copied().unwrap_or(1), elements(self.output.get(1..).unwrap_or(&[])));
+        let (n, rest) =
+            (self.output.first().copied().unwrap_or(1), elements(self.output.get(1..).unwrap_or(&[])));
         vec![Part { pixels: 0..n, channels: 0..rest }]
     }
 

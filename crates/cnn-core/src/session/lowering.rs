@@ -98,7 +98,10 @@ impl Epilogue {
         let per_filter = weights.len() / filters.max(1);
         let mut shift = bias.map_or_else(|| vec![0.0; filters], <[f32]>::to_vec);
         if let Some(scale) = &self.scale {
-            weights.chunks_mut(per_filter.max(1)).zip(scale).for_each(|(w, s)| w.iter_mut().for_each(|w| *w *= s));
+            weights
+                .chunks_mut(per_filter.max(1))
+                .zip(scale)
+                .for_each(|(w, s)| w.iter_mut().for_each(|w| *w *= s));
             shift.iter_mut().zip(scale).for_each(|(b, s)| *b *= s);
         }
         if let Some(add) = &self.shift {

@@ -26,6 +26,7 @@ mod gather;
 mod groups;
 mod infer;
 mod kernel;
+pub(crate) mod kernels;
 mod layout;
 mod lowering;
 mod plan;
@@ -158,7 +159,8 @@ impl Session {
         let at = self.plan_for(images.shape())?;
         let mut output = zeros(&self.plans[at].output_shape);
         let images = images.as_standard_layout();
-        let images = images.as_slice().ok_or_else(|| Error::Shape("the images are not in standard layout".into()))?;
+        let images =
+            images.as_slice().ok_or_else(|| Error::Shape("the images are not in standard layout".into()))?;
         self.run_plan(at, images, slice_mut(&mut output)?)?;
         Ok(output)
     }

@@ -60,8 +60,7 @@ impl Step {
     ) -> Result<()> {
         let inputs =
             Inputs { places: inputs, arena: memory.arena, external: memory.images, lent: PhantomData };
-        let out =
-            Target { start: memory.arena.wrapping_add(output.offset), pitch: output.pitch, part };
+        let out = Target { start: memory.arena.wrapping_add(output.offset), pitch: output.pitch, part };
         // SAFETY: each worker has `scratch_each` floats of its own.
         let scratch = unsafe {
             let start = memory.scratch.add(worker * memory.scratch_each);
@@ -90,17 +89,23 @@ impl Plan {
     ) -> Result<()> {
         let failed: Mutex<Option<Error>> = Mutex::new(None);
         let memory = *memory;
-        team.run(pool, workers, self.steps.len(), |step| self.steps[step].parts.len(), |step, part, worker| {
-            let step = &self.steps[step];
-            // SAFETY: the team hands out each part once, and worker numbers are unique.
-            let done = unsafe {
-                let (kernel, part) = (step.kernel.as_ref(), &step.parts[part]);
-                Step::run_part(kernel, part, &step.inputs, &step.output, &memory, worker)
-            };
-            if let (Err(error), Ok(mut failed)) = (done, failed.lock()) {
-                failed.get_or_insert(error.at(&step.node));
-            }
-        });
+        team.run(
+            pool,
+            workers,
+            self.steps.len(),
+            |step| self.steps[step].parts.len(),
+            |step, part, worker| {
+                let step = &self.steps[step];
+                // SAFETY: the team hands out each part once, and worker numbers are unique.
+                let done = unsafe {
+                    let (kernel, part) = (step.kernel.as_ref(), &step.parts[part]);
+                    Step::run_part(kernel, part, &step.inputs, &step.output, &memory, worker)
+                };
+                if let (Err(error), Ok(mut failed)) = (done, failed.lock()) {
+                    failed.get_or_insert(error.at(&step.node));
+                }
+            },
+        );
         failed.into_inner().ok().flatten().map_or(Ok(()), Err)
     }
 }

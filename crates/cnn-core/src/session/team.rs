@@ -42,10 +42,13 @@ impl Team {
         self.ticket.0.store(step_ticket(0), Ordering::Relaxed);
         self.done.0.store(0, Ordering::Relaxed);
         pool.install(|| {
-            crew(&|worker| match worker {
-                0 => self.lead(steps, &parts, &work),
-                _ => self.help(&parts, &|step, part| work(step, part, worker)),
-            }, 0..workers);
+            crew(
+                &|worker| match worker {
+                    0 => self.lead(steps, &parts, &work),
+                    _ => self.help(&parts, &|step, part| work(step, part, worker)),
+                },
+                0..workers,
+            );
         });
     }
 
@@ -191,10 +194,16 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         let team = Team::default();
         for _ in 0..200 {
-            team.run(Some(&pool), 3, 4, |_| 3, |_, _, _| {
-                let sum: usize = (0..100usize).into_par_iter().with_max_len(1).sum();
-                assert_eq!(sum, 4950);
-            });
+            team.run(
+                Some(&pool),
+                3,
+                4,
+                |_| 3,
+                |_, _, _| {
+                    let sum: usize = (0..100usize).into_par_iter().with_max_len(1).sum();
+                    assert_eq!(sum, 4950);
+                },
+            );
         }
     }
 
