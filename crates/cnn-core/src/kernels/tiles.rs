@@ -205,9 +205,11 @@ impl Tiles<'_> {
                                 }
                             }
                         }
-                        for acc in acc.iter_mut().flatten() {
-                            // the value second: NaN stays NaN
-                            *acc = s.min(high, s.max(low, *acc));
+                        for acc in &mut acc {
+                            for acc in acc {
+                                // the value second: NaN stays NaN
+                                *acc = s.min(high, s.max(low, *acc));
+                            }
                         }
                     }
                     for (r, acc) in acc.iter().enumerate() {

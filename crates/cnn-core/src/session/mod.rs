@@ -30,6 +30,7 @@ pub(crate) mod kernels;
 mod layout;
 mod lowering;
 mod plan;
+mod profile;
 mod team;
 mod tune;
 
@@ -37,6 +38,7 @@ pub use choices::Choices;
 pub use floats::Floats;
 pub use kernel::{Inputs, Kernel, Part, Target, View, parts_by_pixels};
 pub use lowering::{Edge, Epilogue, Layout, Lowered, Lowering, Shared};
+pub use profile::{Profile, ProfileRow};
 
 use crate::graph::Graph;
 use crate::tensor::{Tensor, elements, slice_mut, zeros};
