@@ -251,7 +251,7 @@ impl Compiler<'_> {
             }
             first += width;
         }
-        self.values[group.head] = Some(whole);
+        self.values[group.last] = Some(whole);
         Ok(())
     }
 

@@ -66,7 +66,45 @@ pub(super) fn groups(graph: &Graph, shapes: &[Vec<usize>]) -> Vec<Group> {
         all.push(group);
     }
     all.sort_by_key(|g| g.last);
+    activate_before_concat(graph, shapes, &mut all, &only_reader);
     all
+}
+
+/// An activation after a concatenation is done by the layers that are concatenated, where it costs nothing.
+fn activate_before_concat(
+    graph: &Graph,
+    shapes: &[Vec<usize>],
+    all: &mut Vec<Group>,
+    only_reader: &impl Fn(usize) -> Option<usize>,
+) {
+    let nodes = graph.nodes();
+    for at in 0..all.len() {
+        let concat = all[at].last;
+        if !nodes[concat].layer().is::<Concat>() || !channels_are_rows(&shapes[concat]) {
+            continue;
+        }
+        let Some(reader) = only_reader(concat) else { continue };
+        let Some(f) = nodes[reader].layer().downcast_ref::<Activation>().map(|a| a.function) else { continue };
+        let inputs = &nodes[concat].inputs;
+        let alone = |g: &Group| g.head == reader && g.last == reader;
+        let willing = |g: &Group| {
+            inputs.contains(&g.last)
+                && only_reader(g.last) == Some(concat)
+                && g.epilogue.activation.is_none()
+                && g.gathers.is_none()
+                && !passes(graph, g.head)
+                && !nodes[g.head].layer().is::<Concat>()
+        };
+        if !all.iter().any(alone) || all.iter().filter(|g| willing(g)).count() != inputs.len() {
+            continue;
+        }
+        all.iter_mut().filter(|g| willing(g)).for_each(|g| g.epilogue.activation = Some(f));
+        all[at].last = reader;
+    }
+    // the groups of activations that were taken over: others end where they do
+    let taken: Vec<usize> =
+        all.iter().filter(|g| g.last != g.head && nodes[g.head].layer().is::<Concat>()).map(|g| g.last).collect();
+    all.retain(|g| g.head != g.last || !taken.contains(&g.last));
 }
 
 /// A channel map that is no mere slice.

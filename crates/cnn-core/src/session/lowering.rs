@@ -4,6 +4,7 @@ use super::kernel::{Kernel, Part, parts_by_pixels};
 use crate::ops::activation::{ActivationFn, activation_in_place};
 use crate::simd::Isa;
 use std::any::Any;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,20 +95,24 @@ impl Epilogue {
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn fold(&self, filters: usize, weights: &mut [f32], bias: Option<&[f32]>) -> Vec<f32> {
-        let per_filter = weights.len() / filters.max(1);
+    pub fn fold<'a>(
+        &self,
+        filters: usize,
+        weights: &'a [f32],
+        bias: Option<&[f32]>,
+    ) -> (Cow<'a, [f32]>, Vec<f32>) {
+        let mut weights = Cow::Borrowed(weights);
         let mut shift = bias.map_or_else(|| vec![0.0; filters], <[f32]>::to_vec);
         if let Some(scale) = &self.scale {
-            weights
-                .chunks_mut(per_filter.max(1))
-                .zip(scale)
-                .for_each(|(w, s)| w.iter_mut().for_each(|w| *w *= s));
+            let per_filter = (weights.len() / filters.max(1)).max(1);
+            let rows = weights.to_mut().chunks_mut(per_filter);
+            rows.zip(scale).for_each(|(w, s)| w.iter_mut().for_each(|w| *w *= s));
             shift.iter_mut().zip(scale).for_each(|(b, s)| *b *= s);
         }
         if let Some(add) = &self.shift {
             shift.iter_mut().zip(add).for_each(|(b, a)| *b += a);
         }
-        shift
+        (weights, shift)
     }
 }
 

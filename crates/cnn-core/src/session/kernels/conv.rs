@@ -15,8 +15,7 @@ pub(crate) fn lower(
     if g.out_len() == 0 || g.is_depthwise() || !direct::fits(g) {
         return None;
     }
-    let mut weights = weights.to_vec();
-    let bias = at.epilogue.fold(g.m, &mut weights, bias);
+    let (weights, bias) = at.epilogue.fold(g.m, weights, bias);
     let winograd_fits = !at.exact && winograd::fits(g);
     let winograd = match at.choice {
         Some(name) => name == winograd::NAME,

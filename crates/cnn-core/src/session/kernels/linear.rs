@@ -24,8 +24,7 @@ pub(crate) fn lower(
 ) -> Option<Lowered> {
     let &[images, inputs] = at.inputs.first()?.shape.as_slice() else { return None };
     let isa = at.isa;
-    let mut weights = weights.to_vec();
-    let bias = at.epilogue.fold(outputs, &mut weights, bias);
+    let (weights, bias) = at.epilogue.fold(outputs, weights, bias);
     let vectors = outputs.div_ceil(isa.lanes()).min(VECTORS);
     let (width, key) = match images < MATRIX {
         true => (vectors * isa.lanes(), "linear vector"),

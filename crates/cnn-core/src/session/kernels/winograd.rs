@@ -38,7 +38,7 @@ pub(super) fn pays(isa: Isa, g: &ConvGeometry) -> bool {
     let tiles = g.n * g.out_h().div_ceil(OUT) * g.out_w().div_ceil(OUT);
     let weights = g.c * vectors(g.m) * isa.lanes() * 4;
     let products = (tiles * PRODUCTS * g.c * vectors(g.m)).max(PRODUCTS * weights / STREAM);
-    let transforms = tiles * 240 * (vectors(g.c) + vectors(g.m));
+    let transforms = tiles * 300 * (vectors(g.c) + vectors(g.m));
     let direct = (g.n * g.out_h() * g.out_w() * 9 * g.c * vectors(g.m)).max(9 * weights / STREAM);
     products + transforms < direct
 }
