@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 /// A cache line: vector loads of aligned rows then never straddle two lines.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub struct Line(pub [f32; 16]);
+struct Line([f32; 16]);
 
 thread_local! {
     // A stack rather than one buffer: a worker waiting for its tasks may

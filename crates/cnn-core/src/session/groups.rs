@@ -84,7 +84,9 @@ fn activate_before_concat(
             continue;
         }
         let Some(reader) = only_reader(concat) else { continue };
-        let Some(f) = nodes[reader].layer().downcast_ref::<Activation>().map(|a| a.function) else { continue };
+        let Some(f) = nodes[reader].layer().downcast_ref::<Activation>().map(|a| a.function) else {
+            continue;
+        };
         let inputs = &nodes[concat].inputs;
         let alone = |g: &Group| g.head == reader && g.last == reader;
         let willing = |g: &Group| {
@@ -102,8 +104,11 @@ fn activate_before_concat(
         all[at].last = reader;
     }
     // the groups of activations that were taken over: others end where they do
-    let taken: Vec<usize> =
-        all.iter().filter(|g| g.last != g.head && nodes[g.head].layer().is::<Concat>()).map(|g| g.last).collect();
+    let taken: Vec<usize> = all
+        .iter()
+        .filter(|g| g.last != g.head && nodes[g.head].layer().is::<Concat>())
+        .map(|g| g.last)
+        .collect();
     all.retain(|g| g.head != g.last || !taken.contains(&g.last));
 }
 
