@@ -10,6 +10,7 @@ use crate::ops::conv::{
     conv_forward_exact,
 };
 use crate::param::{Param, Role};
+use crate::session::{Lowered, Lowering, kernels::depthwise};
 use crate::tensor::{Tensor, nchw, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -357,6 +358,13 @@ impl Layer for Conv2d {
         let bias = self.bias.as_ref().map(|b| slice(b.value())).transpose()?;
         conv_forward_exact(&g, slice(x)?, slice(self.weight.value())?, bias, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let g = self.geometry(&at.inputs.first()?.shape).ok()?;
+        let bias = self.bias.as_ref().map(|b| slice(b.value())).transpose().ok()?;
+        let each_alone = g.groups == g.c && g.m == g.c;
+        each_alone.then(|| Some(depthwise::lower(at, &g, slice(self.weight.value()).ok()?, bias)))?
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {
