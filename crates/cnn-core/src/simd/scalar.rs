@@ -60,6 +60,10 @@ impl Simd for Scalar {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
+    fn maximum(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if (b[i] > a[i]) | b[i].is_nan() { b[i] } else { a[i] })
+    }
+    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         v.iter().sum()
     }
