@@ -4,7 +4,7 @@ use crate::graph::Graph;
 use crate::layer::Layer;
 use crate::layers::*;
 use crate::ops::activation::ActivationFn;
-use crate::session::{Session, SessionOptions};
+use crate::session::{Choices, Session, SessionOptions};
 use crate::simd::Isa;
 use crate::tensor::{Tensor, elements, relative_error, tensor, zeros};
 use crate::train::Trainable;
@@ -280,4 +280,96 @@ fn threads_do_not_change_a_bit() {
         Session::new(graph.clone(), &options).unwrap().run(&x).unwrap()
     };
     assert_eq!(run(1), run(3));
+}
+
+/// A convolution with numbers of its own.
+fn conv(m: usize, c: usize, kernel: [usize; 2], options: ConvOptions) -> Conv2d {
+    let weight = numbers(&[m, c / options.groups, kernel[0], kernel[1]], 1);
+    Conv2d::new(weight, Some(numbers(&[m], 2)), options).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn direct_convolution(
+        (c, m, groups) in (1usize..20, 1usize..40, 1usize..4),
+        (h, w) in (5usize..12, 5usize..12),
+        kernel in [1usize..5, 1usize..5],
+        stride in [1usize..4, 1usize..4],
+        pad in [0usize..3, 0usize..3, 0usize..3, 0usize..3],
+        dilation in prop_oneof![4 => Just([1, 1]), 1 => Just([2, 1]), 1 => Just([1, 2])],
+        (tail, batch) in (tails(), 1usize..4),
+    ) {
+        let options = ConvOptions { stride, pad, dilation, groups };
+        let layer = conv(m * groups, c * groups, kernel, options);
+        let mut graph = Graph::new(&[c * groups, h, w]);
+        prop_assume!(layer.output_shape(&[&[1, c * groups, h, w]]).is_ok());
+        // behind an activation the image is channels-last, in front of it planar
+        graph = with_tail(graph, layer.clone(), &["input"], tail);
+        agree_exactly(&graph, batch)?;
+        let mut graph = Graph::new(&[c * groups, h, w]);
+        graph.push("before", Activation { function: ActivationFn::Relu }).unwrap();
+        agree_exactly(&with_tail(graph, layer, &["before"], tail), batch)?;
+    }
+
+    #[test]
+    fn winograd_convolution(
+        (c, m) in (1usize..40, 1usize..70),
+        (h, w) in (1usize..20, 1usize..20),
+        pad in [0usize..3, 0usize..3, 0usize..3, 0usize..3],
+        (tail, batch) in (tails(), 1usize..4),
+    ) {
+        let layer = conv(m, c, [3, 3], ConvOptions { pad, ..ConvOptions::default() });
+        prop_assume!(layer.output_shape(&[&[1, c, h, w]]).is_ok());
+        let graph = with_tail(Graph::new(&[c, h, w]), layer, &["input"], tail);
+        let x = numbers(&[batch, c, h, w], 5);
+        let expected = graph.infer(&x).unwrap();
+        for isa in Isa::available() {
+            let key = |node: &str| (Choices::key(node, x.shape()), "winograd-4x4".to_string());
+            let choices = Choices([key("layer"), key("shortcut")].into_iter().collect());
+            let shapes = vec![x.shape().to_vec()];
+            let options = SessionOptions { shapes, choices: Some(choices), ..SessionOptions::default() };
+            let mut session = Session::with_isa(graph.clone(), &options, isa).unwrap();
+            prop_assert!(session.plans[0].steps.iter().any(|s| s.kernel.algorithm() == "winograd-4x4"));
+            let error = relative_error(&session.run(&x).unwrap(), &expected);
+            // the transforms round about ten times as much as plain sums, more where sums cancel
+            prop_assert!(error < 1e-4, "{}: {error}", isa.name());
+        }
+    }
+
+    #[test]
+    fn linear(
+        (inputs, outputs) in (1usize..100, 1usize..300),
+        (activation, residual) in (tails(), any::<bool>()),
+        batch in 1usize..9,
+    ) {
+        let layer = Linear::new(numbers(&[outputs, inputs], 1), Some(numbers(&[outputs], 2))).unwrap();
+        let tail = Tail { norm: false, residual, ..activation };
+        agree(&with_tail(Graph::new(&[inputs]), layer, &["input"], tail), batch)?;
+    }
+}
+
+/// As [`agree`], without Winograd.
+fn agree_exactly(graph: &Graph, batch: usize) -> Result<(), TestCaseError> {
+    let x = numbers(&[&[batch], graph.input_shape()].concat(), 5);
+    let expected = graph.infer(&x).unwrap();
+    for isa in Isa::available() {
+        let shapes = vec![x.shape().to_vec()];
+        let options = SessionOptions { shapes, exact: true, ..SessionOptions::default() };
+        let mut session = Session::with_isa(graph.clone(), &options, isa).unwrap();
+        let error = relative_error(&session.run(&x).unwrap(), &expected);
+        prop_assert!(error < 1e-5, "{}: {error}", isa.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_choice_that_does_not_fit_is_an_error() {
+    let mut graph = Graph::new(&[3, 8, 8]);
+    graph.push("conv", conv(4, 3, [3, 3], ConvOptions::default())).unwrap();
+    let choices = Choices([("conv@1x3x8x8".to_string(), "fft".to_string())].into_iter().collect());
+    let options = SessionOptions { choices: Some(choices), ..SessionOptions::default() };
+    let error = Session::new(graph, &options).unwrap_err().to_string();
+    assert!(error.contains("fft") && error.contains("winograd-4x4") && error.contains("direct"), "{error}");
 }
