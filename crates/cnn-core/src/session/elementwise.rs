@@ -30,7 +30,10 @@ pub(crate) struct Elementwise {
 enum Combine {
     Sum,
     /// Pixel `p` of input `wide` times pixel `p / each` of the other one.
-    Product { wide: usize, each: usize },
+    Product {
+        wide: usize,
+        each: usize,
+    },
 }
 
 impl Elementwise {
@@ -45,7 +48,9 @@ impl Elementwise {
         let factor_of = |wide: &[usize], factor: &[usize]| match (wide, factor) {
             _ if wide == factor => Some(1),
             (&[n, c, h, w], &[m, d, 1, 1]) if c == d && n == m => Some(h * w),
-            (&[_, c, ..], &[1, d, 1, 1] | &[1, d]) if c == d && wide.len() == factor.len() => Some(usize::MAX),
+            (&[_, c, ..], &[1, d, 1, 1] | &[1, d]) if c == d && wide.len() == factor.len() => {
+                Some(usize::MAX)
+            }
             _ => None,
         };
         let ways = [(0, factor_of(&a.shape, &b.shape)), (1, factor_of(&b.shape, &a.shape))];

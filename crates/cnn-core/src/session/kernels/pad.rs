@@ -1,8 +1,8 @@
 //! A frame of constant pixels around each image.
 
+use crate::Result;
 use crate::session::kernel::{Inputs, Kernel, Part, Target};
 use crate::session::lowering::{Epilogue, Layout, Lowered, Lowering};
-use crate::Result;
 
 /// Values that a part writes.
 const PART: usize = 1 << 15;
@@ -20,7 +20,9 @@ struct Pad {
 
 /// The kernel for an input `[n, c, h, w]`; `before` are the rows above and the columns to the left of it.
 pub(crate) fn lower(at: &Lowering<'_>, before: [usize; 2], value: f32) -> Option<Lowered> {
-    let (&[_, c, h, w], &[_, _, oh, ow]) = (at.inputs.first()?.shape.as_slice(), at.output) else { return None };
+    let (&[_, c, h, w], &[_, _, oh, ow]) = (at.inputs.first()?.shape.as_slice(), at.output) else {
+        return None;
+    };
     let parts = at.parts(Layout::ChannelsLast, c, PART);
     let sizes = [[h, w], [oh, ow]];
     Some(Lowered::channels_last(Pad { parts, sizes, before, value, epilogue: at.epilogue.clone() }))

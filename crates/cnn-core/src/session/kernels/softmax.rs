@@ -1,9 +1,9 @@
 //! Softmax over the channels of each pixel.
 
+use crate::Result;
 use crate::ops::softmax::softmax;
 use crate::session::kernel::{Inputs, Kernel, Part, Target};
 use crate::session::lowering::{Epilogue, Layout, Lowered, Lowering};
-use crate::Result;
 
 /// Values that a part computes.
 const PART: usize = 1 << 12;

@@ -6,8 +6,8 @@ use crate::layers::*;
 use crate::ops::activation::ActivationFn;
 use crate::session::{Session, SessionOptions};
 use crate::simd::Isa;
-use crate::train::Trainable;
 use crate::tensor::{Tensor, elements, relative_error, tensor, zeros};
+use crate::train::Trainable;
 use proptest::prelude::*;
 
 /// Different numbers around zero, the same each time.
@@ -32,8 +32,11 @@ fn tails() -> impl Strategy<Value = Tail> {
         Just(Some(ActivationFn::Clip(-0.25, 0.5))),
         Just(Some(ActivationFn::HardSwish)),
     ];
-    (any::<bool>(), any::<bool>(), activation)
-        .prop_map(|(norm, residual, activation)| Tail { norm, residual, activation })
+    (any::<bool>(), any::<bool>(), activation).prop_map(|(norm, residual, activation)| Tail {
+        norm,
+        residual,
+        activation,
+    })
 }
 
 /// The layer called "layer", then the tail. The shortcut takes the way of a second layer of the same kind.
@@ -246,7 +249,8 @@ proptest! {
 #[test]
 fn nan_passes_the_fused_activations() {
     for function in [ActivationFn::Relu, ActivationFn::Relu6, ActivationFn::Clip(-1.0, 1.0)] {
-        let conv = Conv2d::new(numbers(&[20, 1, 3, 3], 1), None, ConvOptions::default().pad(1).groups(20)).unwrap();
+        let conv =
+            Conv2d::new(numbers(&[20, 1, 3, 3], 1), None, ConvOptions::default().pad(1).groups(20)).unwrap();
         let mut graph = Graph::new(&[20, 5, 9]);
         graph.push("conv", conv).unwrap();
         graph.push("f", Activation { function }).unwrap();
@@ -254,7 +258,8 @@ fn nan_passes_the_fused_activations() {
         x[[0, 3, 2, 4]] = f32::NAN;
         let expected = graph.infer(&x).unwrap();
         for isa in Isa::available() {
-            let y = Session::with_isa(graph.clone(), &SessionOptions::default(), isa).unwrap().run(&x).unwrap();
+            let y =
+                Session::with_isa(graph.clone(), &SessionOptions::default(), isa).unwrap().run(&x).unwrap();
             assert!(y.iter().zip(&expected).all(|(a, b)| a.is_nan() == b.is_nan()), "{}", isa.name());
             assert_eq!(y.iter().filter(|v| v.is_nan()).count(), 9);
         }
