@@ -321,13 +321,14 @@ impl Row<'_> {
                         let w = w.wrapping_add(j * lanes);
                         let upper = s.load(w.wrapping_add(i.min(2) * 3 * lanes));
                         let lower = s.load(w.wrapping_add(i.saturating_sub(1) * 3 * lanes));
-                        for p in 0..P {
+                        let [above, below] = &mut sums;
+                        for (p, (above, below)) in above.iter_mut().zip(below).enumerate() {
                             let v = s.load(x.add((p + j) * right));
                             if i < 3 {
-                                sums[0][p] = s.fma(v, upper, sums[0][p]);
+                                *above = s.fma(v, upper, *above);
                             }
                             if i > 0 {
-                                sums[1][p] = s.fma(v, lower, sums[1][p]);
+                                *below = s.fma(v, lower, *below);
                             }
                         }
                     }
