@@ -39,7 +39,7 @@ enum Combine {
 impl Elementwise {
     /// The sum of all inputs, then `first`, then the epilogue.
     pub fn lower(at: &Lowering<'_>, first: Epilogue) -> Lowered {
-        Elementwise::new(at, Combine::Sum, first)
+        Elementwise::combined(at, Combine::Sum, first)
     }
 
     /// The product of two inputs of one shape, or of one with another that has a value for each channel (and image).
@@ -55,10 +55,11 @@ impl Elementwise {
         };
         let ways = [(0, factor_of(&a.shape, &b.shape)), (1, factor_of(&b.shape, &a.shape))];
         let (wide, each) = ways.into_iter().find_map(|(wide, each)| Some((wide, each?)))?;
-        at.by_channel().then(|| Elementwise::new(at, Combine::Product { wide, each }, Epilogue::default()))
+        at.by_channel()
+            .then(|| Elementwise::combined(at, Combine::Product { wide, each }, Epilogue::default()))
     }
 
-    fn new(at: &Lowering<'_>, combine: Combine, first: Epilogue) -> Lowered {
+    fn combined(at: &Lowering<'_>, combine: Combine, first: Epilogue) -> Lowered {
         let layout = if at.output.len() == 4 { Layout::ChannelsLast } else { Layout::Planar };
         let parts = at.parts(layout, at.output.get(1).copied().unwrap_or(1), PART);
         let inputs = at.inputs.len();

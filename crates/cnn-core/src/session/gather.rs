@@ -42,6 +42,14 @@ enum Piece {
         from: [Source; 2],
         len: usize,
     },
+    /// `groups` runs of `len`, `apart` from each other, interleaved.
+    Shuffle {
+        to: usize,
+        from: Source,
+        apart: usize,
+        groups: usize,
+        len: usize,
+    },
     /// `out[to + i to_step] = in[from + i from_step]`
     Steps {
         to: usize,
@@ -77,6 +85,11 @@ fn span(map: &[Option<Source>], at: usize, apart: usize, step: usize) -> usize {
     apart + (at..).take_while(|&i| follows(i)).count()
 }
 
+/// True if the sources are channels of one input, `apart` from each other.
+fn evenly(sources: &[Source], apart: usize) -> bool {
+    sources.windows(2).all(|w| w[0].0 == w[1].0 && w[0].1.checked_add(apart) == Some(w[1].1))
+}
+
 fn pieces(map: &[Option<Source>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut to = 0;
@@ -102,6 +115,10 @@ fn pieces(map: &[Option<Source>]) -> Vec<Piece> {
                 let sources: Vec<Source> = map[to..to + g].iter().copied().flatten().collect();
                 match sources.as_slice() {
                     &[a, b] => pieces.push(Piece::Pairs { to, from: [a, b], len: len / 2 }),
+                    &[from, (input, c), ..] if evenly(&sources, c.wrapping_sub(from.1)) => {
+                        debug_assert_eq!(input, from.0);
+                        pieces.push(Piece::Shuffle { to, from, apart: c - from.1, groups: g, len: len / g });
+                    }
                     sources => pieces.extend(sources.iter().enumerate().map(|(i, &from)| Piece::Steps {
                         to: to + i,
                         to_step: g,
@@ -127,7 +144,11 @@ fn pieces(map: &[Option<Source>]) -> Vec<Piece> {
 
 impl Kernel for Gather {
     fn algorithm(&self) -> &'static str {
-        match self.pieces.iter().any(|p| matches!(p, Piece::Pairs { .. } | Piece::Steps { .. })) {
+        match self
+            .pieces
+            .iter()
+            .any(|p| matches!(p, Piece::Pairs { .. } | Piece::Shuffle { .. } | Piece::Steps { .. }))
+        {
             true => "shuffle",
             false => "copy",
         }
@@ -184,6 +205,13 @@ impl SimdOp for Move<'_> {
                         interleave(s, a.add(p * a_pitch), b.add(p * b_pitch), y, len);
                     }
                 }
+                Piece::Shuffle { to, from, apart, groups, len } => {
+                    let (x, pitch) = start(from);
+                    for p in self.pixels {
+                        let (x, y) = (x.add(p * pitch), self.y.add(p * self.y_pitch + to));
+                        transpose(s, x, apart, groups, len, y);
+                    }
+                }
                 Piece::Steps { to, to_step, from, from_step, len } => {
                     let (x, pitch) = start(from);
                     for p in self.pixels {
@@ -215,6 +243,29 @@ unsafe fn copy<S: Simd>(s: S, x: *const f32, y: *mut f32, len: usize) {
             s.store(y.add(at), s.load(x.add(at)));
             from += S::LANES;
         }
+    }
+}
+
+/// `y[i groups + g] = x[g apart + i]` for `i < len`.
+///
+/// # Safety
+/// Those places must be valid, and apart.
+#[inline(always)]
+unsafe fn transpose<S: Simd>(s: S, x: *const f32, apart: usize, groups: usize, len: usize, y: *mut f32) {
+    let mut i = 0;
+    while i < len {
+        let count = S::LANES.min(len - i);
+        let mut first = 0;
+        while first < groups {
+            let rows = S::LANES.min(groups - first);
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (x, y) = (x.add(first * apart + i), y.add(i * groups + first));
+                s.transpose_partial(x, apart, rows, count, y, groups);
+            }
+            first += rows;
+        }
+        i += count;
     }
 }
 
@@ -256,8 +307,12 @@ mod tests {
     fn maps_become_few_pieces() {
         let shuffle = |c: usize, g: usize| pieces(&of((0..c).map(|i| i % g * (c / g) + i / g)));
         assert_eq!(shuffle(116, 2), [Piece::Pairs { to: 0, from: [(0, 0), (0, 58)], len: 58 }]);
-        let steps = |i| Piece::Steps { to: i, to_step: 3, from: (0, 80 * i), from_step: 1, len: 80 };
-        assert_eq!(shuffle(240, 3), [0, 1, 2].map(steps));
+        assert_eq!(shuffle(240, 3), [Piece::Shuffle { to: 0, from: (0, 0), apart: 80, groups: 3, len: 80 }]);
+        // three runs that are not evenly apart
+        let uneven = of((0..24).map(|i| [0, 8, 30][i % 3] + i / 3));
+        let steps =
+            |i: usize| Piece::Steps { to: i, to_step: 3, from: (0, [0, 8, 30][i]), from_step: 1, len: 8 };
+        assert_eq!(pieces(&uneven), [0, 1, 2].map(steps));
         assert_eq!(pieces(&of(4..20)), [Piece::Copy { to: 0, from: (0, 4), len: 16 }]);
         let odd = Piece::Steps { to: 0, to_step: 1, from: (0, 1), from_step: 2, len: 8 };
         assert_eq!(pieces(&of((0..8).map(|i| 2 * i + 1))), [odd]);

@@ -2,6 +2,7 @@
 //!
 //! A tile is some neighbouring pixels of an output row by a vector of channels. For each row of the kernel the weights are
 //! loaded once, and each input serves all pixels of the tile that see it, so that multiplications and not loads are the limit.
+//! With many registers a tile of the usual 3x3 kernel is two rows high, so that inputs come from the cache twice, not three times.
 //! Rows of the kernel outside the image are skipped; columns at the border, where taps are missing, are tiles of one pixel.
 
 use super::{Ending, load, store};
@@ -18,9 +19,13 @@ use std::sync::Arc;
 const PART: usize = 1 << 19;
 const PARTS: usize = 16;
 
+/// Instruction sets with such vectors have registers for tiles of two rows.
+const PAIR_LANES: usize = 16;
+
 #[derive(Debug)]
 struct Packed {
-    /// `[tap][channel]`
+    /// `[vector][tap][lane]`: those of a vector of channels follow each other, wherever the channels' count would put them in the
+    /// cache. The last vector overlaps the one before it.
     weights: Floats,
     /// `[channel]`
     shift: Floats,
@@ -41,10 +46,12 @@ pub(crate) fn lower(at: &Lowering<'_>, g: &ConvGeometry, weight: &[f32], bias: O
     let packed = at.shared("depthwise", || {
         let (c, taps) = (g.c, g.kernel[0] * g.kernel[1]);
         let (folded, bias) = at.epilogue.fold(c, weight, bias);
-        let (mut weights, mut shift) = (Floats::zeros(c * taps), Floats::zeros(c));
+        let lanes = at.isa.lanes().min(c);
+        let (mut weights, mut shift) = (Floats::zeros(c.div_ceil(lanes) * lanes * taps), Floats::zeros(c));
         shift.copy_from_slice(&bias);
         for (i, w) in weights.iter_mut().enumerate() {
-            *w = folded[i % c * taps + i / c];
+            let (vector, tap, lane) = (i / lanes / taps, i / lanes % taps, i % lanes);
+            *w = folded[((vector * lanes).min(c - lanes) + lane) * taps + tap];
         }
         Packed { weights, shift }
     });
@@ -74,10 +81,17 @@ impl Kernel for Depthwise {
         let (x, residual) = (inputs.get(0), self.residual.then(|| inputs.get(1)));
         let columns = self.g.out_w();
         let pixels = out.part().pixels.clone();
-        for row in pixels.start / columns..pixels.end / columns {
+        let (mut row, end) = (pixels.start / columns, pixels.end / columns);
+        let ConvGeometry { c, kernel, stride, dilation, .. } = self.g;
+        let usual = (kernel, stride, dilation) == ([3, 3], [1, 1], [1, 1]);
+        let pairs = usual && self.isa.lanes() >= PAIR_LANES && c >= self.isa.lanes();
+        while row < end {
+            let two = pairs && row + 1 < end && row % self.g.out_h() + 1 < self.g.out_h();
+            let next = row + 1 + usize::from(two);
             self.isa.run(Row {
                 g: &self.g,
                 row,
+                two,
                 x: x.as_ptr(),
                 x_pitch: x.pitch,
                 weights: self.packed.weights.as_ptr(),
@@ -87,18 +101,21 @@ impl Kernel for Depthwise {
                 residual: residual.map(|r| (r.as_ptr(), r.pitch)),
                 end: self.end,
             });
-            self.end.finish(&mut out, row * columns..(row + 1) * columns);
+            self.end.finish(&mut out, row * columns..next * columns);
+            row = next;
         }
         Ok(())
     }
 }
 
-/// One row of output pixels.
+/// One or two rows of output pixels.
 #[derive(Clone, Copy)]
 struct Row<'a> {
     g: &'a ConvGeometry,
     /// Counted over all images.
     row: usize,
+    /// The next row too.
+    two: bool,
     x: *const f32,
     x_pitch: usize,
     weights: *const f32,
@@ -134,6 +151,7 @@ impl SimdOp for Row<'_> {
         unsafe {
             match (g.kernel[1], g.stride[1], g.dilation[1]) {
                 _ if g.c < S::LANES => self.tiles::<S, 0, 0, true>(s),
+                _ if self.two => self.pairs(s),
                 (3, 1, 1) => self.tiles::<S, 3, 1, false>(s),
                 (3, 2, 1) => self.tiles::<S, 3, 2, false>(s),
                 (5, 1, 1) => self.tiles::<S, 5, 1, false>(s),
@@ -198,28 +216,29 @@ impl Row<'_> {
         let step = if KW == 0 { g.stride[1] } else { SW } * self.x_pitch;
         let (down, right) =
             (g.dilation[0] * g.w * self.x_pitch, if KW == 0 { g.dilation[1] } else { 1 } * self.x_pitch);
-        let w_row = g.kernel[1] * c;
+        let w_row = g.kernel[1] * lanes;
+        let taps = g.kernel[0] * w_row;
         let pixel = self.row * g.out_w() + column;
         // SAFETY: rows `ky` and columns `kx` of the kernel are inside the image for all pixels of the tile; channels end at `c`.
         unsafe {
             let x = self.x.wrapping_add(((image * g.h + iy) * g.w + ix) * self.x_pitch);
-            let w = self.weights.add(ky.start * w_row + kx.start * c);
+            let w = self.weights.add(ky.start * w_row + kx.start * lanes);
             let y = self.y.add(pixel * self.y_pitch);
             let bounds = self.end.bounds(s);
-            let mut from = 0;
+            let (mut from, mut w) = (0, w);
             while from < c {
                 let at = from.min(c - lanes);
                 let mut sums = [load::<S, PARTIAL>(s, self.shift.add(at), lanes); P];
-                let (mut x, mut w) = (x.wrapping_add(at), w.add(at));
+                let (mut x, mut w_row_at) = (x.wrapping_add(at), w);
                 for _ in ky.clone() {
                     for j in 0..if KW == 0 { kx.len() } else { KW } {
-                        let w = load::<S, PARTIAL>(s, w.add(j * c), lanes);
+                        let w = load::<S, PARTIAL>(s, w_row_at.add(j * lanes), lanes);
                         for (p, sum) in sums.iter_mut().enumerate() {
                             *sum = s.fma(load::<S, PARTIAL>(s, x.add(p * step + j * right), lanes), w, *sum);
                         }
                     }
                     x = x.wrapping_add(down);
-                    w = w.wrapping_add(w_row);
+                    w_row_at = w_row_at.wrapping_add(w_row);
                 }
                 if let Some((r, pitch)) = self.residual {
                     for (p, sum) in sums.iter_mut().enumerate() {
@@ -231,6 +250,99 @@ impl Row<'_> {
                     store::<S, PARTIAL>(s, y.add(p * self.y_pitch + at), lanes, v);
                 }
                 from += lanes;
+                w = w.wrapping_add(taps);
+            }
+        }
+    }
+
+    /// As [`Row::tiles`] for two rows, a kernel of 3x3, stride 1 and whole vectors.
+    #[inline(always)]
+    unsafe fn pairs<S: Simd>(self, s: S) {
+        let g = self.g;
+        let (columns, left) = (g.out_w(), g.pad[1]);
+        let first = left.min(columns);
+        let end = (g.w + left).saturating_sub(2).clamp(first, columns);
+        // SAFETY: tiles inside the rows; those of several pixels see whole kernel rows.
+        unsafe {
+            for column in (0..first).chain(end..columns) {
+                let (kx, ix) = taps(column, 1, left, 3, 1, g.w);
+                self.pair::<S, 0, 1>(s, column, kx, ix);
+            }
+            let mut column = first;
+            let size = tile_width(end - first);
+            while column < end {
+                let at = if end - first >= size { column.min(end - size) } else { column };
+                match size {
+                    8 => self.pair::<S, 3, 8>(s, at, 0..3, at - left),
+                    6 => self.pair::<S, 3, 6>(s, at, 0..3, at - left),
+                    5 => self.pair::<S, 3, 5>(s, at, 0..3, at - left),
+                    4 => self.pair::<S, 3, 4>(s, at, 0..3, at - left),
+                    _ => self.pair::<S, 0, 1>(s, at, 0..3, at - left),
+                }
+                column += size;
+            }
+        }
+    }
+
+    /// As [`Row::tile`]: two rows of `P` pixels, which see four rows of inputs.
+    #[inline(always)]
+    unsafe fn pair<S: Simd, const KW: usize, const P: usize>(
+        self,
+        s: S,
+        column: usize,
+        kx: Range<usize>,
+        ix: usize,
+    ) {
+        let g = self.g;
+        let (c, lanes, right) = (g.c, S::LANES, self.x_pitch);
+        let (image, oy) = (self.row / g.out_h(), self.row % g.out_h());
+        let inside: [bool; 4] = std::array::from_fn(|i| oy + i >= g.pad[0] && oy + i < g.h + g.pad[0]);
+        let down = g.w * self.x_pitch;
+        let pixel = self.row * g.out_w() + column;
+        // SAFETY: rows that are `inside` and columns `kx` of the kernel are inside the image; channels end at `c`.
+        unsafe {
+            // before the image if the first row is not inside
+            let x = self.x.wrapping_add((image * g.h * g.w + ix) * self.x_pitch + oy * down);
+            let x = x.wrapping_sub(g.pad[0] * down);
+            let mut w = self.weights.add(kx.start * lanes);
+            let bounds = self.end.bounds(s);
+            let mut from = 0;
+            while from < c {
+                let at = from.min(c - lanes);
+                let mut sums = [[s.load(self.shift.add(at)); P]; 2];
+                for (i, &inside) in inside.iter().enumerate() {
+                    if !inside {
+                        continue;
+                    }
+                    let x = x.wrapping_add(i * down + at);
+                    for j in 0..if KW == 0 { kx.len() } else { KW } {
+                        // the row is row i of the kernel for the upper pixels, i - 1 for the lower
+                        let w = w.wrapping_add(j * lanes);
+                        let upper = s.load(w.wrapping_add(i.min(2) * 3 * lanes));
+                        let lower = s.load(w.wrapping_add(i.saturating_sub(1) * 3 * lanes));
+                        let [above, below] = &mut sums;
+                        for (p, (above, below)) in above.iter_mut().zip(below).enumerate() {
+                            let v = s.load(x.add((p + j) * right));
+                            if i < 3 {
+                                *above = s.fma(v, upper, *above);
+                            }
+                            if i > 0 {
+                                *below = s.fma(v, lower, *below);
+                            }
+                        }
+                    }
+                }
+                for (r, sums) in sums.into_iter().enumerate() {
+                    let pixel = pixel + r * g.out_w();
+                    for (p, mut sum) in sums.into_iter().enumerate() {
+                        if let Some((r, pitch)) = self.residual {
+                            sum = s.add(sum, s.load(r.add((pixel + p) * pitch + at)));
+                        }
+                        s.store(self.y.add((pixel + p) * self.y_pitch + at), Ending::clip(s, bounds, sum));
+                    }
+                }
+                from += lanes;
+                w = w.wrapping_add(9 * lanes);
             }
         }
     }

@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Values that a part reads.
 const PART: usize = 1 << 16;
 
+/// Neighbouring maxima that are taken together.
+const STRIP: usize = 4;
+
 #[derive(Debug)]
 struct Pool {
     isa: Isa,
@@ -148,7 +151,14 @@ impl Windows<'_> {
         let ([h, w], [rows, columns]) = (pool.input, &pool.windows);
         let (oh, ow) = (rows.len(), columns.len());
         let lanes = S::LANES.min(self.channels.len());
-        for p in self.pixels.clone() {
+        let mut p = self.pixels.start;
+        while p < self.pixels.end {
+            if self.is_strip(p) {
+                // SAFETY: as above.
+                unsafe { self.strip::<S, PARTIAL>(s, p) };
+                p += STRIP;
+                continue;
+            }
             let (image, row, column) = (p / (oh * ow), &rows[p / ow % oh], &columns[p % ow]);
             let (ky, kx) = (row.range.len(), column.range.len());
             let factor = s.splat(1.0 / (row.count * column.count));
@@ -170,6 +180,49 @@ impl Windows<'_> {
                     store::<S, PARTIAL>(s, y.add(at), lanes, v);
                     from += lanes;
                 }
+            }
+            p += 1;
+        }
+    }
+
+    /// True if pixels `p .. p + STRIP` are maxima of whole windows of 3x3, two columns apart, in one row.
+    #[inline(always)]
+    fn is_strip(&self, p: usize) -> bool {
+        let [rows, columns] = &self.pool.windows;
+        let (row, column) = (&rows[p / columns.len() % rows.len()], p % columns.len());
+        let Some([first, .., last]) = columns.get(column..column + STRIP) else { return false };
+        let [first, last] = [&first.range, &last.range];
+        !self.pool.mean
+            && p + STRIP <= self.pixels.end
+            && [row.range.len(), first.len(), last.len()] == [3; 3]
+            && last.start == first.start + 2 * (STRIP - 1)
+    }
+
+    /// Neighbouring windows share a column: its maximum is taken once.
+    #[inline(always)]
+    unsafe fn strip<S: Simd, const PARTIAL: bool>(&self, s: S, p: usize) {
+        let ([h, w], [rows, columns]) = (self.pool.input, &self.pool.windows);
+        let (image, row) = (p / (rows.len() * columns.len()), &rows[p / columns.len() % rows.len()]);
+        let first =
+            ((image * h + row.range.start) * w + columns[p % columns.len()].range.start) * self.x_pitch;
+        let lanes = S::LANES.min(self.channels.len());
+        let mut from = self.channels.start;
+        // SAFETY: as above.
+        unsafe {
+            let (x, y) = (self.x.add(first), self.y.add(p * self.y_pitch));
+            while from < self.channels.end {
+                let at = from.min(self.channels.end - lanes);
+                let x = Rows { x: x.add(at), down: w * self.x_pitch, right: self.x_pitch, lanes };
+                let mut column = [s.splat(0.0); 2 * STRIP + 1];
+                for (j, column) in column.iter_mut().enumerate() {
+                    *column = s.maximum(x.get::<S, PARTIAL>(s, 0, j), x.get::<S, PARTIAL>(s, 1, j));
+                    *column = s.maximum(*column, x.get::<S, PARTIAL>(s, 2, j));
+                }
+                for i in 0..STRIP {
+                    let v = s.maximum(s.maximum(column[2 * i], column[2 * i + 1]), column[2 * i + 2]);
+                    store::<S, PARTIAL>(s, y.add(i * self.y_pitch + at), lanes, v);
+                }
+                from += lanes;
             }
         }
     }
@@ -197,7 +250,7 @@ impl Rows {
         unsafe {
             let mut largest = self.get::<S, PARTIAL>(s, 0, 0);
             for i in 0..ky {
-                for j in 0..kx {
+                for j in usize::from(i == 0)..kx {
                     largest = s.maximum(largest, self.get::<S, PARTIAL>(s, i, j));
                 }
             }

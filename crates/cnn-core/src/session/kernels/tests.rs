@@ -246,6 +246,28 @@ proptest! {
     }
 }
 
+/// The fast tiles: usual kernels and strides, rows of all lengths that matter, whole and partial vectors.
+#[test]
+fn depthwise_of_usual_networks() {
+    let activation = Some(ActivationFn::Relu6);
+    let tails = [
+        Tail { norm: true, residual: false, activation },
+        Tail { norm: true, residual: true, activation: None },
+        Tail { norm: false, residual: true, activation: Some(ActivationFn::HardSwish) },
+    ];
+    for (k, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)] {
+        for (i, (h, w)) in [(1, 1), (4, 2), (7, 7), (6, 8), (5, 10), (3, 13), (5, 21)].into_iter().enumerate()
+        {
+            for c in [5, 16, 37] {
+                let options = ConvOptions::default().pad(k / 2).stride(stride).groups(c);
+                let conv = Conv2d::new(numbers(&[c, 1, k, k], 1), Some(numbers(&[c], 2)), options).unwrap();
+                let graph = with_tail(Graph::new(&[c, h, w]), conv, &["input"], tails[i % 3]);
+                agree(&graph, 2).unwrap_or_else(|e| panic!("{k}x{k}/{stride}, {c} x {h} x {w}: {e}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn nan_passes_the_fused_activations() {
     for function in [ActivationFn::Relu, ActivationFn::Relu6, ActivationFn::Clip(-1.0, 1.0)] {
