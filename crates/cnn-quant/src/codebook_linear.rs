@@ -5,6 +5,7 @@ use crate::express;
 use cnn_core::express::Attribute;
 use cnn_core::layers::Linear;
 use cnn_core::model_file::{Decoder, Encoder};
+use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{slice, tensor};
 use cnn_core::{Cost, Express, Layer, Result, Tensor};
 
@@ -70,6 +71,11 @@ impl Layer for CodebookLinear {
 
     fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         self.dense.infer(inputs)
+    }
+
+    /// The kernel of the dense layer: the weights are read decoded, four bytes each.
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        self.dense.lower(at)
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {

@@ -2,11 +2,12 @@
 
 use crate::express;
 use crate::int8_weights::Int8Weights;
-use crate::kernels::int8;
+use crate::kernels::{int8, lowered};
 use cnn_core::cost::Macs;
 use cnn_core::layers::ConvOptions;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::ops::conv::ConvGeometry;
+use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{slice, slice_mut, zeros};
 use cnn_core::{Cost, Error, Express, Layer, Result, Tensor};
 
@@ -96,6 +97,12 @@ impl Layer for Conv2dI8 {
         let mut y = zeros(&[g.n, g.m, g.out_h(), g.out_w()]);
         int8::conv(&g, &x, self.weights.levels(), slice_mut(&mut y)?, |m, sum| self.weights.finish(m, sum));
         Ok(y)
+    }
+
+    /// The bits are those of [`Layer::infer`] where the epilogue is empty.
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let g = self.geometry(&[&at.inputs.first()?.shape]).ok()?;
+        lowered::conv(at, &g, &self.weights)
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {

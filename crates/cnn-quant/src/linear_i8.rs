@@ -2,10 +2,11 @@
 
 use crate::express;
 use crate::int8_weights::Int8Weights;
-use crate::kernels::int8;
+use crate::kernels::{int8, lowered};
 use cnn_core::cost::Macs;
 use cnn_core::express::Attribute;
 use cnn_core::model_file::{Decoder, Encoder};
+use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{slice, slice_mut, zeros};
 use cnn_core::{Cost, Error, Express, Layer, Result, Tensor};
 
@@ -74,6 +75,12 @@ impl Layer for LinearI8 {
             self.weights.finish(o, sum)
         });
         Ok(y)
+    }
+
+    /// The bits are those of [`Layer::infer`] where the epilogue is empty.
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let [n, _, _] = self.sizes(&[&at.inputs.first()?.shape]).ok()?;
+        lowered::linear(at, n, &self.weights)
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {

@@ -134,6 +134,10 @@ impl Layer for Mul {
         Ok(y)
     }
 
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        Elementwise::lower_product(at)
+    }
+
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::express::{Express, Numbers};
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::pad::{crop_spatial, pad_spatial};
+use crate::session::{Lowered, Lowering, kernels::pad};
 use crate::tensor::{Tensor, nchw, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -52,6 +53,10 @@ impl Layer for Pad {
         let mut y = zeros(&self.output_shape(&[x.shape()])?);
         pad_spatial(slice(x)?, self.size(x.shape())?, self.pad, self.value, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        pad::lower(at, [self.pad[0], self.pad[1]], self.value)
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::ops::max_pool::{
     has_compact_argmax, max_pool, max_pool_backward, max_pool_backward_from_input, max_pool_with_argmax,
 };
 use crate::ops::pool::PoolGeometry;
+use crate::session::{Lowered, Lowering, kernels::pool};
 use crate::tensor::{Tensor, nchw, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -159,6 +160,11 @@ impl Layer for MaxPool2d {
         Ok(y)
     }
 
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let g = self.window.geometry(&at.inputs.first()?.shape).ok()?;
+        Some(pool::lower_max(at, &g))
+    }
+
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         self.window.encode(out, false)
     }
@@ -240,6 +246,11 @@ impl Layer for AvgPool2d {
         Ok(y)
     }
 
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let g = self.window.geometry(&at.inputs.first()?.shape).ok()?;
+        Some(pool::lower_avg(at, &g, self.count_include_pad))
+    }
+
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         self.window.encode(out, self.count_include_pad)
     }
@@ -306,6 +317,11 @@ impl Layer for GlobalAvgPool {
         let mut y = zeros(&self.output_shape(&[inputs[0].shape()])?);
         global_avg_pool(slice(inputs[0])?, h * w, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let [_, _, h, w] = nchw(&at.inputs.first()?.shape).ok()?;
+        Some(pool::lower_adaptive(at, [h, w], [1, 1]))
     }
 
     fn encode(&self, _out: &mut Encoder) -> Result<()> {
@@ -378,6 +394,11 @@ impl Layer for AdaptiveAvgPool {
         let mut y = zeros(&self.output_shape(&[x.shape()])?);
         adaptive_avg_pool(slice(x)?, [h, w], self.size, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let [_, _, h, w] = nchw(&at.inputs.first()?.shape).ok()?;
+        Some(pool::lower_adaptive(at, [h, w], self.size))
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::express::{Attribute, Express};
 use crate::layer::Layer;
 use crate::model_file::{Decoder, Encoder};
 use crate::ops::softmax::{softmax, softmax_backward};
+use crate::session::{Lowered, Lowering, kernels};
 use crate::tensor::{Tensor, elements, slice, slice_mut, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -42,6 +43,10 @@ impl Layer for Softmax {
         let (k, inner) = sizes(y.shape())?;
         softmax(slice(inputs[0])?, k, inner, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        kernels::softmax::lower(at)
     }
 
     fn encode(&self, _out: &mut Encoder) -> Result<()> {

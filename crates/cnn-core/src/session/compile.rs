@@ -56,6 +56,7 @@ pub(super) fn compile(
     graph: &mut Graph,
     shape: &[usize],
     options: &SessionOptions,
+    isa: Isa,
     packs: &[Shared],
     choices: &mut Choices,
     last: bool,
@@ -63,7 +64,7 @@ pub(super) fn compile(
     let shapes = graph.shapes_for(shape)?;
     let groups = groups(graph, &shapes);
     let mut compiler = Compiler {
-        isa: Isa::active(),
+        isa,
         options,
         choices,
         drafts: Vec::new(),
@@ -223,7 +224,7 @@ impl Compiler<'_> {
         let map = node.layer().downcast_ref::<ChannelMap>().map(|m| m.map().to_vec()).unwrap_or_default();
         let widths: Vec<usize> = inputs.iter().map(|v| v.shape[1]).collect();
         let shape = self.shapes[group.last].clone();
-        let kernel = Gather::new(&shape, &map, &widths);
+        let kernel = Gather::new(self.isa, &shape, &map, &widths);
         let output = self.target(group.last, &shape, Layout::ChannelsLast);
         self.push(&node.name, node.layer().kind(), Box::new(kernel), inputs, output.clone(), 0)?;
         self.values[group.last] = Some(output);
@@ -246,7 +247,7 @@ impl Compiler<'_> {
                 let slot = Value { offset: whole.offset + first, shape: shape.clone(), ..whole.clone() };
                 let value = self.in_layout(input, &node.name, Layout::ChannelsLast)?;
                 let identity: Vec<_> = (0..width).map(Some).collect();
-                let kernel = Gather::new(&shape, &identity, &[width]);
+                let kernel = Gather::new(self.isa, &shape, &identity, &[width]);
                 self.push(&node.name, "concat", Box::new(kernel), vec![value], slot, 0)?;
             }
             first += width;

@@ -41,6 +41,7 @@ pub use lowering::{Edge, Epilogue, Layout, Lowered, Lowering, Shared};
 pub use profile::{Profile, ProfileRow};
 
 use crate::graph::Graph;
+use crate::simd::Isa;
 use crate::tensor::{Tensor, elements, slice_mut, zeros};
 use crate::{Error, Result};
 use plan::Plan;
@@ -129,7 +130,12 @@ impl Session {
     ///
     /// # Errors
     /// If the graph does not fit a shape, or a recorded choice does not fit the graph.
-    pub fn new(mut graph: Graph, options: &SessionOptions) -> Result<Session> {
+    pub fn new(graph: Graph, options: &SessionOptions) -> Result<Session> {
+        Session::with_isa(graph, options, Isa::active())
+    }
+
+    /// The same for an instruction set that need not be the best.
+    pub(crate) fn with_isa(mut graph: Graph, options: &SessionOptions, isa: Isa) -> Result<Session> {
         let default = [vec![[&[1], graph.input_shape()].concat()]].concat();
         let shapes = if options.shapes.is_empty() { &default } else { &options.shapes };
         let packs: Vec<Shared> = graph.nodes().iter().map(|_| Shared::default()).collect();
@@ -143,7 +149,7 @@ impl Session {
                 )));
             }
             let last = i + 1 == shapes.len();
-            plans.push(compile::compile(&mut graph, shape, options, &packs, &mut choices, last)?);
+            plans.push(compile::compile(&mut graph, shape, options, isa, &packs, &mut choices, last)?);
         }
         let workers = threads(options.pool.as_ref(), options.current_pool);
         let arena = plans.iter().map(|p| p.arena).max().unwrap_or(0);

@@ -14,19 +14,12 @@ impl Scalar {
 
 const LANES: usize = 8;
 
-/// `f32::mul_add` is a library call on x86 without the FMA feature, and an
-/// instruction on aarch64.
-#[inline(always)]
-fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
-}
-
 impl super::vector::Sealed for Scalar {}
 
 impl Simd for Scalar {
     type V = [f32; LANES];
     const LANES: usize = LANES;
-    const ROWS: [usize; 2] = if cfg!(target_arch = "aarch64") { [8, 4] } else { [4, 2] };
+    const ROWS: [usize; 2] = [4, 2];
 
     fn vectorize<O: SimdOp>(self, op: O) -> O::Output {
         op.run(self)
@@ -49,7 +42,8 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
+        // `f32::mul_add` is a library call where the CPU is not known to have it; and so the bits are the same everywhere.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
@@ -58,6 +52,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn maximum(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if (b[i] > a[i]) | b[i].is_nan() { b[i] } else { a[i] })
     }
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {

@@ -4,7 +4,8 @@ use crate::graph::Graph;
 use crate::layer::Layer;
 use crate::model_file::{deploy_bytes, from_bytes};
 use crate::registry::Registry;
-use crate::tensor::Tensor;
+use crate::session::{Session, SessionOptions};
+use crate::tensor::{Tensor, relative_error};
 use crate::{Error, Result};
 use ndarray::Axis;
 
@@ -13,7 +14,8 @@ use ndarray::Axis;
 /// - written and read back, it gives the same bits;
 /// - a batch gives the same bits as its images one by one;
 /// - it refuses no inputs with an error, not a panic;
-/// - its clone gives the same bits.
+/// - its clone gives the same bits;
+/// - a session, where it may run by a kernel of its own, gives the same values up to rounding (relative error 1e-5).
 ///
 /// # Errors
 /// What was violated.
@@ -33,6 +35,12 @@ pub fn check_layer(layer: &dyn Layer, input: &Tensor, registry: &Registry) -> Re
     let back = from_bytes(&bytes, registry)?;
     require(back.infer(input)? == output, "written and read back, it gives other values".into())?;
     require(deploy_bytes(&back, true)? == bytes, "written again, it gives other bytes".into())?;
+
+    let options =
+        SessionOptions { shapes: vec![input.shape().to_vec()], exact: true, ..SessionOptions::default() };
+    let compiled = Session::new(graph, &options)?.run(input)?;
+    let error = relative_error(&compiled, &output);
+    require(compiled == output || error <= 1e-5, format!("in a session it is off by {error}"))?;
 
     for (at, image) in input.axis_chunks_iter(Axis(0), 1).enumerate() {
         let alone = layer.infer(&[&image.to_owned()])?;

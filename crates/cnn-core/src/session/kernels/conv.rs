@@ -1,5 +1,6 @@
 //! Which algorithm a convolution runs.
 
+use super::depthwise;
 use super::direct::{self, Direct};
 use super::winograd::{self, Winograd};
 use crate::ops::conv::ConvGeometry;
@@ -12,7 +13,10 @@ pub(crate) fn lower(
     weights: &[f32],
     bias: Option<&[f32]>,
 ) -> Option<Lowered> {
-    if g.out_len() == 0 || g.is_depthwise() || !direct::fits(g) {
+    if g.is_depthwise() && g.m == g.c && g.out_len() > 0 {
+        return Some(depthwise::lower(at, g, weights, bias));
+    }
+    if g.out_len() == 0 || !direct::fits(g) {
         return None;
     }
     let (weights, bias) = at.epilogue.fold(g.m, weights, bias);

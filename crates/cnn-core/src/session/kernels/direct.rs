@@ -4,7 +4,7 @@
 //! operand is the image itself, or for padded images a copy of a few rows with zeros around them. A first layer reads the
 //! caller's planes as they are: there the runs are pieces of rows of one plane.
 
-use super::ending::Ending;
+use super::Ending;
 use super::panels;
 use crate::Result;
 use crate::kernels::tiles::{Init, Tiles};
@@ -33,6 +33,7 @@ pub(super) struct Direct {
     /// `[group][panel][width]`.
     bias: Floats,
     ending: Ending,
+    residual: bool,
     parts: Vec<Part>,
 }
 
@@ -94,7 +95,8 @@ impl Direct {
             width,
             weights: packed,
             bias: padded_bias,
-            ending: Ending::new(at.epilogue, 1),
+            ending: Ending::new(at.epilogue.activation),
+            residual: at.epilogue.residual,
             parts: Vec::new(),
         };
         kernel.parts = kernel.cut();
@@ -248,6 +250,7 @@ impl Kernel for Direct {
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
         let g = &self.g;
         let (x, part) = (inputs.get(0), out.part());
+        let residual = self.residual.then(|| inputs.get(1));
         let (cg, mg) = (g.c / g.groups, g.m / g.groups);
         let (oh, ow) = (g.out_h(), g.out_w());
         let group = part.channels.start / mg;
@@ -316,10 +319,10 @@ impl Kernel for Direct {
                 c_outer: ow * out.pitch(),
                 lanes: self.width.min(part.channels.end - channel),
                 init: Init::Row(self.bias[at * self.width..].as_ptr()),
-                finish: Some(self.ending.at(inputs, part.pixels.start, channel, ow)),
+                finish: Some(self.ending.at(residual, part.pixels.start, channel, ow)),
             });
         }
-        self.ending.after(&mut out);
+        self.ending.finish(&mut out, part.pixels.clone());
         Ok(())
     }
 }

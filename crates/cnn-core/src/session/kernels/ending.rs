@@ -1,53 +1,73 @@
-//! How a product ends: residual and bounds while it is in registers, any other activation right after.
+//! The activation at the end of an epilogue: in registers if it is a clip, afterwards otherwise.
 
 use crate::kernels::tiles::Finish;
 use crate::ops::activation::{ActivationFn, activation_in_place};
-use crate::session::kernel::{Inputs, Target};
-use crate::session::lowering::Epilogue;
+use crate::session::kernel::{Target, View};
+use crate::simd::Simd;
+use std::ops::Range;
 
-/// An epilogue whose scale and shift are folded into weights and bias.
+/// Values that are activated at a time, few enough to stay on this thread.
+const RUN: usize = 1 << 12;
+
+/// `min(max(x, low), high)`, then perhaps a function that is no clip.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ending {
+pub(in crate::session) struct Ending {
     low: f32,
     high: f32,
-    /// Index of the residual among the inputs.
-    residual: Option<usize>,
-    /// An activation that is no clipping.
     after: Option<ActivationFn>,
 }
 
 impl Ending {
-    /// `inputs`: the number of inputs without the residual.
-    pub fn new(epilogue: &Epilogue, inputs: usize) -> Ending {
-        let (low, high, after) = match epilogue.activation {
+    /// Without an activation nothing is clipped.
+    pub fn new(f: Option<ActivationFn>) -> Ending {
+        let (low, high, after) = match f {
             None => (f32::NEG_INFINITY, f32::INFINITY, None),
             Some(ActivationFn::Relu) => (0.0, f32::INFINITY, None),
             Some(ActivationFn::Relu6) => (0.0, 6.0, None),
             Some(ActivationFn::Clip(low, high)) => (low, high, None),
-            other => (f32::NEG_INFINITY, f32::INFINITY, other),
+            after => (f32::NEG_INFINITY, f32::INFINITY, after),
         };
-        Ending { low, high, residual: epilogue.residual.then_some(inputs), after }
+        Ending { low, high, after }
     }
 
-    /// For the pixel and channel at which a destination starts; `outer` pixels from a group of rows to the next.
-    pub fn at(&self, inputs: Inputs<'_>, pixel: usize, channel: usize, outer: usize) -> Finish {
-        let (residual, row) = match self.residual {
-            Some(i) => {
-                let x = inputs.get(i);
-                (x.as_ptr().wrapping_add(pixel * x.pitch + channel), x.pitch)
-            }
+    /// The bounds, one in each lane.
+    #[inline(always)]
+    pub fn bounds<S: Simd>(&self, s: S) -> (S::V, S::V) {
+        (s.splat(self.low), s.splat(self.high))
+    }
+
+    /// For a product whose destination starts at a pixel and a channel; `outer` pixels from a group of rows to the next.
+    pub fn at(&self, residual: Option<View<'_>>, pixel: usize, channel: usize, outer: usize) -> Finish {
+        let (residual, residual_row) = match residual {
+            Some(x) => (x.as_ptr().wrapping_add(pixel * x.pitch + channel), x.pitch),
             None => (std::ptr::null(), 0),
         };
         let Ending { low, high, .. } = *self;
-        Finish { low, high, residual, residual_row: row, residual_outer: outer * row }
+        Finish { low, high, residual, residual_row, residual_outer: outer * residual_row }
     }
 
-    /// What is left when all of a part is stored.
-    pub fn after(&self, out: &mut Target<'_>) {
-        if let Some(f) = self.after {
-            for p in out.part().pixels.clone() {
-                activation_in_place(f, out.pixel(p));
-            }
+    /// Applies the bounds. NaN passes: the operand that is returned for NaN is the value.
+    #[inline(always)]
+    pub fn clip<S: Simd>(s: S, (low, high): (S::V, S::V), v: S::V) -> S::V {
+        s.min(high, s.max(low, v))
+    }
+
+    /// What is left to be done with pixels of the part once they are stored.
+    pub fn finish(&self, out: &mut Target<'_>, pixels: Range<usize>) {
+        let Some(f) = self.after else { return };
+        let channels = out.part().channels.len();
+        if out.pitch() != channels {
+            pixels.for_each(|p| activation_in_place(f, out.pixel(p)));
+            return;
+        }
+        let step = (RUN / channels).max(1);
+        for first in pixels.clone().step_by(step) {
+            let last = (first + step).min(pixels.end) - 1;
+            let [start, end] = [out.pixel(first).as_mut_ptr(), out.pixel(last).as_mut_ptr()];
+            debug_assert!(start <= end);
+            // SAFETY: pixels without gaps between them, both ends in the part.
+            let run = unsafe { std::slice::from_raw_parts_mut(start, (last - first + 1) * channels) };
+            activation_in_place(f, run);
         }
     }
 }

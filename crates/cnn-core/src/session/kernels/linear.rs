@@ -1,6 +1,6 @@
 //! Linear layers: for one image a product of a matrix with a vector, which is as fast as its weights are read.
 
-use super::ending::Ending;
+use super::Ending;
 use super::panels;
 use crate::Result;
 use crate::kernels::tiles::{Init, Tiles};
@@ -51,7 +51,8 @@ pub(crate) fn lower(
         matrix: images >= MATRIX,
         bias: panels::pad(&bias, width),
         weights: packed,
-        ending: Ending::new(at.epilogue, 1),
+        ending: Ending::new(at.epilogue.activation),
+        residual: at.epilogue.residual,
         parts,
     };
     Some(Lowered { inputs: vec![Layout::Planar], output: Layout::Planar, ..Lowered::channels_last(kernel) })
@@ -67,6 +68,7 @@ struct Linear {
     weights: Arc<Floats>,
     bias: Floats,
     ending: Ending,
+    residual: bool,
     parts: Vec<Part>,
 }
 
@@ -85,6 +87,7 @@ impl Kernel for Linear {
 
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, _scratch: &mut [f32]) -> Result<()> {
         let (x, part) = (inputs.get(0), out.part());
+        let residual = self.residual.then(|| inputs.get(1));
         for panel in part.channels.start / self.width..part.channels.end.div_ceil(self.width) {
             let channel = panel * self.width;
             let b = self.weights[panel * self.inputs * self.width..][..self.inputs * self.width].as_ptr();
@@ -107,12 +110,12 @@ impl Kernel for Linear {
                     c_outer: 0,
                     lanes,
                     init: Init::Row(bias),
-                    finish: Some(self.ending.at(inputs, part.pixels.start, channel, 0)),
+                    finish: Some(self.ending.at(residual, part.pixels.start, channel, 0)),
                 });
                 continue;
             }
             for p in part.pixels.clone() {
-                let finish = self.ending.at(inputs, p, channel, 0);
+                let finish = self.ending.at(residual, p, channel, 0);
                 let y = &mut out.pixel(p)[channel - part.channels.start..][..lanes];
                 self.isa.run(MatrixVector { x: x.pixel(p), b, bias, width: self.width, y });
                 for (i, y) in y.iter_mut().enumerate() {
@@ -131,7 +134,7 @@ impl Kernel for Linear {
                 }
             }
         }
-        self.ending.after(&mut out);
+        self.ending.finish(&mut out, part.pixels.clone());
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! `y = At[(G g Gt) . (Bt d B)]A`: a part transforms its tiles of 6 x 6 inputs into 36 matrices of `tiles x channels`, and then for
 //! each panel of filters multiplies them with the 36 matrices of that panel and transforms back while they are in the cache.
 
-use super::ending::Ending;
+use super::Ending;
 use super::panels;
 use crate::Result;
 use crate::kernels::layout::Transpose2d;
@@ -53,6 +53,7 @@ pub(super) struct Winograd {
     weights: Arc<Floats>,
     bias: Floats,
     ending: Ending,
+    residual: bool,
     parts: Vec<Part>,
 }
 
@@ -86,7 +87,8 @@ impl Winograd {
             width,
             bias: panels::pad(bias, width),
             weights: packed,
-            ending: Ending::new(at.epilogue, 1),
+            ending: Ending::new(at.epilogue.activation),
+            residual: at.epilogue.residual,
             parts: cut(isa, g, width),
         };
         Lowered::channels_last(kernel)
@@ -161,6 +163,7 @@ impl Kernel for Winograd {
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
         let g = &self.g;
         let (x, part) = (inputs.get(0), out.part());
+        let residual = self.residual.then(|| inputs.get(1));
         let (rows, cols) = self.tiles(part);
         let (spread_len, product_len) = self.lengths(part);
         let (spread, rest) = scratch.split_at_mut(spread_len);
@@ -198,12 +201,12 @@ impl Kernel for Winograd {
                 width: self.width,
                 lanes,
                 bias: &self.bias[channel..][..self.width],
-                finish: self.ending.at(inputs, part.pixels.start, channel, 0),
+                finish: self.ending.at(residual, part.pixels.start, channel, 0),
                 dst: out.as_ptr().wrapping_add(part.pixels.start * out.pitch() + channel),
                 pitch: out.pitch(),
             });
         }
-        self.ending.after(&mut out);
+        self.ending.finish(&mut out, part.pixels.clone());
         Ok(())
     }
 }

@@ -1,0 +1,104 @@
+//! From floats to levels and back, many at a time.
+
+use crate::grid::Grid;
+use cnn_core::simd::{Isa, Simd, SimdOp};
+
+/// `1.5 * 2^23`: a float of this size has steps of one, and its last bits count them.
+const MAGIC: f32 = 12_582_912.0;
+
+/// [`Grid::level`] of every value.
+pub fn levels(isa: Isa, grid: Grid, x: &[f32], to: &mut [i16]) {
+    isa.run(Levels { grid, x, to });
+}
+
+/// The same levels as floats.
+pub fn float_levels(isa: Isa, grid: Grid, x: &[f32], to: &mut [f32]) {
+    isa.run(FloatLevels { grid, x, to });
+}
+
+/// `y_m = (sum_m + b_m) s_m`, where the sum with the bias is rounded once, as in
+/// [`Int8Weights::finish`](crate::Int8Weights::finish).
+pub fn scale_back<T: Copy + Into<f64>>(isa: Isa, sums: &[T], bias: &[f64], steps: &[f32], y: &mut [f32]) {
+    isa.run(ScaleBack { sums, bias, steps, y });
+}
+
+/// `value / step` on the grid plus [`MAGIC`], rounded to even by the addition.
+#[inline(always)]
+fn shifted(grid: Grid, value: f32) -> f32 {
+    let value = if value.is_nan() { 0.0 } else { value };
+    (value / grid.step).clamp(f32::from(grid.low), f32::from(grid.high)) + MAGIC
+}
+
+struct Levels<'a> {
+    grid: Grid,
+    x: &'a [f32],
+    to: &'a mut [i16],
+}
+
+impl SimdOp for Levels<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        for (to, &x) in self.to.iter_mut().zip(self.x) {
+            *to = (shifted(self.grid, x).to_bits().wrapping_sub(MAGIC.to_bits())) as i16;
+        }
+    }
+}
+
+struct FloatLevels<'a> {
+    grid: Grid,
+    x: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl SimdOp for FloatLevels<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        for (to, &x) in self.to.iter_mut().zip(self.x) {
+            *to = shifted(self.grid, x) - MAGIC;
+        }
+    }
+}
+
+struct ScaleBack<'a, T> {
+    sums: &'a [T],
+    bias: &'a [f64],
+    steps: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl<T: Copy + Into<f64>> SimdOp for ScaleBack<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        let of = self.sums.iter().zip(self.bias).zip(self.steps);
+        for (y, ((&sum, bias), step)) in self.y.iter_mut().zip(of) {
+            // both are integers below 2^32: their sum is exact
+            *y = (sum.into() + bias) as f32 * step;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_levels_are_those_of_the_grid() {
+        let odd = [f32::NAN, -f32::NAN, f32::from_bits(0x7fc0_1234), f32::INFINITY, f32::NEG_INFINITY, -0.0];
+        let x: Vec<f32> = (-700..700).map(|i| i as f32 / 128.0).chain(odd).collect();
+        for grid in [Grid::affine(-1.0, 3.0), Grid::affine(0.5, 2.0), Grid { step: 0.25, low: -3, high: 252 }]
+        {
+            for isa in Isa::available() {
+                let (mut short, mut float) = (vec![7; x.len()], vec![7.0; x.len()]);
+                levels(isa, grid, &x, &mut short);
+                float_levels(isa, grid, &x, &mut float);
+                for (at, &x) in x.iter().enumerate() {
+                    assert_eq!(short[at], grid.level(x), "{x}");
+                    assert_eq!(float[at], f32::from(grid.level(x)), "{x}");
+                }
+            }
+        }
+    }
+}

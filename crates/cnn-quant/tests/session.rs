@@ -1,0 +1,173 @@
+//! The packed layers in a session: the same values as the reference executor, alone and with what follows them fused.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Linear};
+use cnn_core::session::{Session, SessionOptions};
+use cnn_core::tensor::{relative_error, tensor};
+use cnn_core::testing::strategies;
+use cnn_core::{Graph, Layer, Tensor};
+use cnn_quant::{
+    CodebookConv2d, CodebookLinear, Conv2dI8, Grid, Int8Range, Int8Weights, LinearI8, WeightGrid,
+};
+use ndarray::{Axis, Slice};
+use proptest::prelude::*;
+
+fn int8(w: &Tensor, b: Option<&Tensor>, kind: WeightGrid) -> Int8Weights {
+    Int8Weights::new(w, b, &Int8Range::new(w, kind, Grid::affine(-0.9, 1.0))).unwrap()
+}
+
+/// The layer, and perhaps a normalization, a shortcut and an activation after it.
+fn graph<L: Layer + Clone>(layer: &L, x: &Tensor, norm: bool, shortcut: bool, activation: bool) -> Graph {
+    let channels = layer.output_shape(&[x.shape()]).unwrap()[1];
+    let mut graph = Graph::new(&x.shape()[1..]);
+    graph.push("layer", layer.clone()).unwrap();
+    if norm {
+        let each = |f: fn(f32) -> f32| (0..channels).map(|i| f(i as f32)).collect::<Vec<f32>>();
+        let values = |f| tensor(&[channels], each(f)).unwrap();
+        let mut norm = BatchNorm::new(channels);
+        norm.gamma_mut().set_base(values(|i| 0.5 + 0.1 * i));
+        norm.beta_mut().set_base(values(|i| 0.3 - 0.05 * i));
+        graph.push("norm", norm).unwrap();
+    }
+    if shortcut {
+        let last = graph.nodes().last().unwrap().name.clone();
+        let input = graph.nodes()[0].name.clone();
+        graph.add("twin", layer.clone(), &[&input]).unwrap();
+        graph.add("add", Add, &[&last, "twin"]).unwrap();
+    }
+    if activation {
+        graph.push("relu", Activation::relu()).unwrap();
+    }
+    graph
+}
+
+/// The output of a session for whole batches, on so many threads; no layer may have run by its reference.
+fn run(graph: &Graph, x: &Tensor, threads: usize) -> Tensor {
+    let options = SessionOptions::with_threads(threads).unwrap().batches(graph, &[x.shape()[0], 1]);
+    let mut session = Session::new(graph.clone(), &options).unwrap();
+    let y = session.run(x).unwrap();
+    let first = x.slice_axis(Axis(0), Slice::from(0..1)).as_standard_layout().to_owned();
+    let alone = session.run(&first).unwrap();
+    let of_first = y.slice_axis(Axis(0), Slice::from(0..1)).to_owned();
+    assert!(relative_error(&alone, &of_first) < 1e-5 || alone == of_first);
+    let profile = session.profile(x, 1).unwrap();
+    assert!(profile.rows.iter().all(|row| row.algorithm != "reference"), "{profile}");
+    y
+}
+
+fn check<L: Layer + Clone>(layer: &L, x: &Tensor, exact: bool) {
+    for fused in 0..8 {
+        let graph = graph(layer, x, fused & 1 != 0, fused & 2 != 0, fused & 4 != 0);
+        let expected = graph.infer(x).unwrap();
+        let y = run(&graph, x, 1);
+        // a sum of integers is the same in any order; a scale is multiplied separately, as by the reference
+        if exact && fused & 3 == 0 {
+            assert_eq!(y, expected);
+        }
+        let error = relative_error(&y, &expected);
+        assert!(error <= 1e-5 || y == expected, "{fused}: {error}");
+        assert_eq!(run(&graph, x, 2), y, "two threads");
+    }
+}
+
+fn options() -> impl Strategy<Value = ConvOptions> {
+    (1usize..3, 1usize..3, [0usize..3, 0usize..3, 0usize..2, 0usize..2], [1usize..3, 1usize..3])
+        .prop_map(|(sh, sw, pad, dilation)| ConvOptions { stride: [sh, sw], pad, dilation, groups: 1 })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn integer_convolutions(
+        (groups, w, b, x) in (1usize..4, 1usize..4, 1usize..13, [1usize..4, 1usize..4]).prop_flat_map(|(groups, c, m, [kh, kw])| {
+            let w = strategies::tensor(&[m * groups, c, kh, kw]);
+            (Just(groups), w, strategies::tensor(&[m * groups]), strategies::tensor(&[3, c * groups, 8, 9]))
+        }),
+        options in options(),
+        bias in any::<bool>(),
+        affine in any::<bool>(),
+    ) {
+        let kind = if affine { WeightGrid::Affine } else { WeightGrid::Symmetric };
+        let layer = Conv2dI8::new(int8(&w, bias.then_some(&b), kind), options.groups(groups)).unwrap();
+        check(&layer, &x, true);
+    }
+
+    #[test]
+    fn integer_depthwise_convolutions(
+        (c, w, b, x) in (1usize..70, 1usize..6).prop_flat_map(|(c, k)| {
+            let x = strategies::tensor(&[3, c, 8, 9]);
+            (Just(c), strategies::tensor(&[c, 1, k, k]), strategies::tensor(&[c]), x)
+        }),
+        options in options(),
+        bias in any::<bool>(),
+    ) {
+        let weights = int8(&w, bias.then_some(&b), WeightGrid::Affine);
+        prop_assume!(options.geometry(x.shape(), c, [w.shape()[2]; 2]).is_ok());
+        check(&Conv2dI8::new(weights, options.groups(c)).unwrap(), &x, true);
+    }
+
+    #[test]
+    fn integer_linear_layers(
+        (w, b, x) in (1usize..70, 1usize..50).prop_flat_map(|(outputs, inputs)| {
+            let x = strategies::tensor(&[3, inputs]);
+            (strategies::tensor(&[outputs, inputs]), strategies::tensor(&[outputs]), x)
+        }),
+        bias in any::<bool>(),
+    ) {
+        let weights = int8(&w, bias.then_some(&b), WeightGrid::Symmetric);
+        check(&LinearI8::new(weights).unwrap(), &x, true);
+    }
+
+    #[test]
+    fn codebooks(
+        w in strategies::tensor(&[6, 2, 3, 3]),
+        v in strategies::tensor(&[5, 7]),
+        (x, z) in (strategies::tensor(&[3, 2, 7, 8]), strategies::tensor(&[3, 7])),
+        options in options(),
+    ) {
+        let few = |w: Tensor| w.mapv(|w| (w * 20.0).round() / 20.0);
+        check(&CodebookConv2d::pack(&Conv2d::new(few(w), None, options).unwrap()).unwrap(), &x, false);
+        check(&CodebookLinear::pack(&Linear::new(few(v), None).unwrap()).unwrap(), &z, false);
+    }
+}
+
+fn numbers(shape: &[usize]) -> Tensor {
+    let count = shape.iter().product();
+    tensor(
+        shape,
+        (0..count).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 7 & 1023) as f32 / 512.0 - 1.0).collect(),
+    )
+    .unwrap()
+}
+
+/// Large enough to be cut into parts by rows and by channels.
+#[test]
+fn many_parts() {
+    for (w, x, options) in [
+        ([40, 16, 3, 3], [3, 16, 30, 31], ConvOptions::default().pad(1)),
+        ([300, 130, 3, 3], [1, 130, 7, 7], ConvOptions::default().pad(1)),
+        ([96, 65, 1, 1], [3, 65, 20, 20], ConvOptions::default()),
+        ([64, 32, 3, 3], [1, 64, 24, 24], ConvOptions::default().pad(1).groups(2)),
+        ([72, 1, 3, 3], [3, 72, 31, 33], ConvOptions::default().pad(1).groups(72)),
+    ] {
+        let weights = int8(&numbers(&w), Some(&numbers(&w[..1])), WeightGrid::Symmetric);
+        check(&Conv2dI8::new(weights, options).unwrap(), &numbers(&x), true);
+    }
+    let weights = int8(&numbers(&[1000, 515]), None, WeightGrid::Affine);
+    check(&LinearI8::new(weights).unwrap(), &numbers(&[3, 515]), true);
+}
+
+/// The reference executor's own kernels take over where padding would take more memory than there is.
+#[test]
+fn absurd_padding_runs_by_the_reference() {
+    let layer = Conv2dI8::new(
+        int8(&numbers(&[1, 1, 1, 1]), None, WeightGrid::Symmetric),
+        ConvOptions { stride: [1 << 11; 2], pad: [0, 0, 1 << 12, 1 << 12], ..ConvOptions::default() },
+    )
+    .unwrap();
+    let graph = graph(&layer, &numbers(&[1, 1, 2, 2]), false, false, true);
+    let mut session = Session::new(graph.clone(), &SessionOptions::default()).unwrap();
+    let x = numbers(&[1, 1, 2, 2]);
+    assert_eq!(session.run(&x).unwrap(), graph.infer(&x).unwrap());
+}
