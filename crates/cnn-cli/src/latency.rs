@@ -1,7 +1,8 @@
-//! How long networks take on the reference executor.
+//! How long networks take, compiled to a session.
 
 use crate::statistics::percentile;
 use crate::stop::Stop;
+use cnn_core::session::{Session, SessionOptions};
 use cnn_core::{Graph, Result, Tensor};
 use serde::Serialize;
 use std::hint::black_box;
@@ -30,17 +31,29 @@ impl Times {
     }
 }
 
+/// A network compiled for batches of one shape, for all threads of the current pool or for the calling one alone.
+///
+/// # Errors
+/// If the network does not fit the batch.
+pub fn compile(graph: &Graph, batch: &[usize], all_threads: bool) -> Result<Session> {
+    let shapes = vec![batch.to_vec()];
+    let options = SessionOptions { shapes, current_pool: all_threads, ..SessionOptions::default() };
+    Session::new(graph.clone(), &options)
+}
+
 /// Runs a network again and again on a batch, after `warm` runs that do not count.
 ///
 /// # Errors
-/// If the network does not fit the batch, or the user stops it.
-pub fn time(graph: &Graph, batch: &Tensor, warm: usize, runs: usize, stop: &Stop) -> Result<Times> {
-    for _ in 0..warm {
-        stop.check()?;
-        once(graph, batch)?;
-    }
-    let timed = |_| stop.check().and_then(|()| once(graph, batch));
-    Ok(Times::of(&(0..runs).map(timed).collect::<Result<Vec<f64>>>()?))
+/// If the batch is not of the session's shape, or the user stops it.
+pub fn time(network: &mut Session, batch: &Tensor, warm: usize, runs: usize, stop: &Stop) -> Result<Times> {
+    in_pool(|| {
+        for _ in 0..warm {
+            stop.check()?;
+            once(network, batch)?;
+        }
+        let timed = |_| stop.check().and_then(|()| once(network, batch));
+        Ok(Times::of(&(0..runs).map(timed).collect::<Result<Vec<f64>>>()?))
+    })
 }
 
 /// Two networks side by side.
@@ -60,8 +73,14 @@ pub struct Comparison {
 /// # Errors
 /// If a network does not fit the images, or the user stops it.
 pub fn compare(first: &Graph, second: &Graph, images: &[Tensor], stop: &Stop) -> Result<Comparison> {
-    let pass = |graph: &Graph| -> Result<Vec<f64>> {
-        images.iter().map(|image| stop.check().and_then(|()| once(graph, image))).collect()
+    let shape = images.first().map_or(&[][..], Tensor::shape);
+    let (mut first, mut second) = (compile(first, shape, true)?, compile(second, shape, true)?);
+    in_pool(|| by_turns(&mut first, &mut second, images, stop))
+}
+
+fn by_turns(first: &mut Session, second: &mut Session, images: &[Tensor], stop: &Stop) -> Result<Comparison> {
+    let pass = |network: &mut Session| -> Result<Vec<f64>> {
+        images.iter().map(|image| stop.check().and_then(|()| once(network, image))).collect()
     };
     let warm = pass(first)?.iter().sum::<f64>() + pass(second)?.iter().sum::<f64>();
     // about two seconds, but not less than three rounds and not more than thirty
@@ -86,10 +105,16 @@ pub fn compare(first: &Graph, second: &Graph, images: &[Tensor], stop: &Stop) ->
     })
 }
 
+/// Calls `f` on a thread of the current pool, as an application does that lives in its pool: entering it for each run would be
+/// measured too.
+fn in_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| f())
+}
+
 /// Milliseconds of one run.
-fn once(graph: &Graph, batch: &Tensor) -> Result<f64> {
+fn once(network: &mut Session, batch: &Tensor) -> Result<f64> {
     let start = Instant::now();
-    black_box(graph.infer(black_box(batch))?);
+    black_box(network.run(black_box(batch))?);
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
@@ -106,10 +131,14 @@ mod tests {
         let image = Init::new(0).normal(&[1, 1, 28, 28], 1.0).unwrap();
         let c = compare(&whole, &small, std::slice::from_ref(&image), &Stop::default()).unwrap();
         assert!(c.speedup > 1.0 && c.first.median_ms > c.second.median_ms, "{c:?}");
-        let times = time(&whole, &image, 1, 5, &Stop::default()).unwrap();
-        assert!(times.runs == 5 && times.p10_ms <= times.median_ms && times.p90_ms <= times.p99_ms);
+        for all_threads in [false, true] {
+            let mut whole = compile(&whole, image.shape(), all_threads).unwrap();
+            let times = time(&mut whole, &image, 1, 5, &Stop::default()).unwrap();
+            assert!(times.runs == 5 && times.p10_ms <= times.median_ms && times.p90_ms <= times.p99_ms);
+        }
         let stop = Stop::default();
         stop.request();
-        assert!(matches!(time(&whole, &image, 1, 5, &stop), Err(cnn_core::Error::Interrupted)));
+        let mut whole = compile(&whole, image.shape(), true).unwrap();
+        assert!(matches!(time(&mut whole, &image, 1, 5, &stop), Err(cnn_core::Error::Interrupted)));
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use cnn_core::data::batch;
 use cnn_core::ops::cross_entropy::cross_entropy_loss;
 use cnn_core::tensor::slice;
+use cnn_core::train::for_each_batch;
 use cnn_core::{Dataset, Graph};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -59,22 +60,26 @@ struct Verdict {
     loss: f64,
 }
 
-/// Runs all images through a network, several batches at a time. The result does not depend on the number of
-/// threads.
+/// Runs all images through a compiled network ([`for_each_batch`]). The result does not depend on the number of threads.
 ///
 /// # Errors
 /// If there is no image, the network does not fit them, or the user stops it.
 pub fn evaluate(graph: &Graph, data: &dyn Dataset, what: &str, session: &Session) -> Result<Scores> {
-    let verdicts: Vec<Verdict> = over_batches(graph, data, what, session, |ids| {
-        let (images, labels) = batch(data, ids)?;
-        let logits = graph.infer(&images)?;
-        let values = slice(&logits)?;
+    let mut verdicts: Vec<Verdict> = Vec::with_capacity(data.len());
+    let bar = session.progress().bar(data.len() as u64, what);
+    let done = for_each_batch(graph, data, |logits, labels| {
+        session.stop.check()?;
+        let values = slice(logits)?;
         let classes = values.len() / labels.len();
         if labels.iter().any(|&l| l >= classes) {
             return Err(cnn_core::Error::Data(format!("a label is not below the {classes} outputs")));
         }
-        Ok(values.chunks(classes.max(1)).zip(&labels).map(|(z, &label)| verdict(z, label)).collect())
-    })?;
+        verdicts.extend(values.chunks(classes.max(1)).zip(labels).map(|(z, &label)| verdict(z, label)));
+        bar.inc(labels.len() as u64);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    done?;
     let images = verdicts.len();
     let right: Vec<bool> = verdicts.iter().map(|v| v.rank == Some(0)).collect();
     let correct = right.iter().filter(|r| **r).count();
@@ -122,7 +127,7 @@ pub struct Difference {
     pub correct_second: usize,
 }
 
-/// Runs the same images through two networks.
+/// Runs the same images through two networks, both on the reference executor: what differs is the networks, not the rounding of kernels.
 ///
 /// # Errors
 /// As [`evaluate`], and if the networks have different outputs.
@@ -186,7 +191,7 @@ fn first_choice(values: &[f32]) -> Option<usize> {
     finite.then(|| (0..values.len()).rev().max_by(|&a, &b| values[a].total_cmp(&values[b]))).flatten()
 }
 
-/// What `each` says of every batch, in order.
+/// What `each` says of every batch, in order; several batches at a time.
 fn over_batches<T: Send>(
     graph: &Graph,
     data: &dyn Dataset,

@@ -139,6 +139,18 @@ fn bench_gives_times() {
     let times = done(&["bench", &net, "--runs", "5", "--batch", "2", "--threads", "1", "--json"]).json();
     assert_eq!((times["runs"].as_u64(), times["threads"].as_u64()), (Some(5), Some(1)));
     assert!(times["median_ms"].as_f64().unwrap() > 0.0);
+    assert!(times["one_thread"].is_null() && times["profile"].is_null());
+    let both = done(&["bench", &net, "--runs", "3", "--threads", "2", "--profile", "--json"]).json();
+    assert_eq!((both["threads"].as_u64(), both["executor"].as_str()), (Some(2), Some("session")));
+    assert_eq!(both["one_thread"]["runs"].as_u64(), Some(3));
+    let rows = both["profile"]["rows"].as_array().unwrap();
+    assert!(rows.iter().any(|r| r["flops"].as_u64() > Some(0)) && rows.iter().all(|r| r["node"].is_string()));
+    let text = done(&["bench", &net, "--runs", "3", "--threads", "1", "--profile"]).out;
+    assert!(
+        text.contains("GFLOP/s")
+            && text.lines().count() > rows.len()
+            && !text.contains("on one thread: median")
+    );
     fails(&["bench", &net, "--runs", "0"], &["--runs"]);
     fails(&["bench", &net, "--threads", "0"], &["--threads 0"]);
     fails(&["bench", &net, "--batch", "99999999999999"], &["too large"]);

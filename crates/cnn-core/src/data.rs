@@ -3,6 +3,7 @@
 use crate::tensor::{Tensor, elements, zeros};
 use crate::{Error, Result};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 
@@ -48,22 +49,23 @@ pub trait Augment: Debug + Send + Sync {
     fn apply(&self, image: &mut [f32], shape: [usize; 3], rng: &mut ChaCha8Rng);
 }
 
-/// Gathers images into a batch `[n, c, h, w]` and their labels.
+/// Images that a thread reads one after the other.
+const FEW: usize = 4;
+
+/// Gathers images into a batch `[n, c, h, w]` and their labels, several at a time.
 ///
 /// # Errors
 /// If an index is out of range or an image cannot be read.
 pub fn batch(data: &dyn Dataset, indices: &[usize]) -> Result<(Tensor, Vec<usize>)> {
+    if let Some(index) = indices.iter().find(|&&index| index >= data.len()) {
+        return Err(Error::Data(format!("image {index} of {}", data.len())));
+    }
     let [c, h, w] = data.shape();
     let mut images = zeros(&[indices.len(), c, h, w]);
-    let mut labels = Vec::with_capacity(indices.len());
-    let size = elements(&[c, h, w]);
-    for (image, &index) in crate::tensor::slice_mut(&mut images)?.chunks_mut(size.max(1)).zip(indices) {
-        if index >= data.len() {
-            return Err(Error::Data(format!("image {index} of {}", data.len())));
-        }
-        data.image(index, image)?;
-        labels.push(data.label(index));
-    }
+    let size = elements(&[c, h, w]).max(1);
+    let rows = crate::tensor::slice_mut(&mut images)?.par_chunks_mut(size).zip(indices);
+    rows.with_min_len(FEW).try_for_each(|(image, &index)| data.image(index, image))?;
+    let labels = indices.iter().map(|&index| data.label(index)).collect();
     Ok((images, labels))
 }
 

@@ -1,7 +1,8 @@
 //! Time for one image, of two networks in turn.
 
 use super::statistics::{median, percentile};
-use anyhow::Result;
+use anyhow::{Context, Result};
+use cnn_core::session::{Profile, Session, SessionOptions};
 use cnn_core::{Graph, Tensor};
 use serde::Serialize;
 use std::hint::black_box;
@@ -37,6 +38,36 @@ pub struct Latency {
 /// # Errors
 /// If a network does not fit the images.
 pub fn compare(baseline: &Graph, method: &Graph, images: &[Tensor], rounds: usize) -> Result<Latency> {
+    let (mut baseline, mut method) = (compile(baseline, images)?, compile(method, images)?);
+    // on a thread of the pool: entering it for each image would be measured too
+    rayon::scope(|_| by_turns(&mut baseline, &mut method, images, rounds))
+}
+
+/// Runs of each kernel in a profile.
+const PROFILE_RUNS: usize = 50;
+
+/// Where the time of a network goes, kernel by kernel, on one thread.
+///
+/// # Errors
+/// If the network does not fit the images, or there is none.
+pub fn profile(graph: &Graph, images: &[Tensor]) -> Result<Profile> {
+    let image = images.first().context("no image to profile with")?;
+    Ok(compile(graph, images)?.profile(image, PROFILE_RUNS)?)
+}
+
+/// A session on all threads.
+fn compile(graph: &Graph, images: &[Tensor]) -> Result<Session> {
+    let shapes = images.first().map(|image| image.shape().to_vec()).into_iter().collect();
+    let options = SessionOptions { shapes, current_pool: true, ..SessionOptions::default() };
+    Ok(Session::new(graph.clone(), &options)?)
+}
+
+fn by_turns(
+    baseline: &mut Session,
+    method: &mut Session,
+    images: &[Tensor],
+    rounds: usize,
+) -> Result<Latency> {
     let (mut all, mut all_baseline, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     time(baseline, images)?;
     time(method, images)?;
@@ -53,7 +84,7 @@ pub fn compare(baseline: &Graph, method: &Graph, images: &[Tensor], rounds: usiz
         all.extend(m);
     }
     Ok(Latency {
-        executor: "reference executor",
+        executor: "session",
         median_ms: median(&all),
         p90_ms: percentile(&all, 0.9),
         baseline_median_ms: median(&all_baseline),
@@ -62,10 +93,10 @@ pub fn compare(baseline: &Graph, method: &Graph, images: &[Tensor], rounds: usiz
 }
 
 /// Milliseconds for each image.
-fn time(graph: &Graph, images: &[Tensor]) -> Result<Vec<f64>> {
+fn time(network: &mut Session, images: &[Tensor]) -> Result<Vec<f64>> {
     let one = |image: &Tensor| {
         let start = Instant::now();
-        black_box(graph.infer(black_box(image))?);
+        black_box(network.run(black_box(image))?);
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
     images.iter().map(one).collect()
@@ -87,5 +118,8 @@ mod tests {
         assert!(latency.speedup > 1.0, "{latency:?}");
         assert!(latency.p90_ms >= latency.median_ms && latency.median_ms > 0.0);
         assert!(latency.baseline_median_ms > latency.median_ms);
+        let flops = 2 * whole.cost().unwrap().macs.total();
+        assert_eq!(profile(&whole, &images).unwrap().total().flops, flops);
+        assert!(profile(&whole, &[]).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! One row: run a method on a copy of the baseline, write the file, read it back, and measure that.
 
-use super::latency::compare;
+use super::latency::{compare, profile};
 use super::plan::Entry;
 use super::report::{Measured, Outcome, Row};
 use super::statistics::paired;
@@ -29,6 +29,8 @@ pub struct Bench<'a> {
     pub images: Vec<Tensor>,
     /// Rounds of latency.
     pub rounds: usize,
+    /// Profile each deployed network too.
+    pub profile: bool,
     /// What methods fine-tune with.
     pub fine_tune: TrainSettings,
     /// Bytes that ratios are taken of.
@@ -147,6 +149,7 @@ impl Bench<'_> {
             nonzeros: cost.nonzeros,
             macs: cost.into(),
             latency: compare(&baseline.deployed, deployed, &self.images, self.rounds).context("latency")?,
+            profile: self.profile.then(|| profile(deployed, &self.images)).transpose().context("profile")?,
         })
     }
 }
@@ -206,6 +209,7 @@ mod tests {
             test: &data,
             images: vec![batch(&data, &[0]).unwrap().0],
             rounds: 1,
+            profile: true,
             fine_tune: TrainSettings::default(),
             original_bytes: 1_724_320,
             out: directory.path(),
@@ -231,6 +235,7 @@ mod tests {
         assert!(why(&rows[0]).contains("invalid ratio: below 1"), "{:?}", rows[0]);
         assert!(why(&rows[1]).contains("panicked: an index out of range"), "{:?}", rows[1]);
         let Outcome::Measured(m) = &rows[2].outcome else { panic!("{:?}", rows[2]) };
+        assert!(!m.profile.as_ref().unwrap().rows.is_empty());
         assert_eq!((m.difference.only_baseline, m.difference.only_method), (0, 0));
         assert!((m.ratio - 1_724_320.0 / m.bytes as f64).abs() < 1e-9);
         assert_eq!(rows[2].config, json!("nothing"));

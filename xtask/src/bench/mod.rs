@@ -56,6 +56,9 @@ pub struct Options {
     /// Where the files go.
     #[arg(long, value_name = "DIR", default_value = "target/bench/mnist")]
     out: PathBuf,
+    /// Show also where the time of each row's network goes, kernel by kernel.
+    #[arg(long)]
+    profile: bool,
     /// Threads; without it, all cores.
     #[arg(long)]
     threads: Option<usize>,
@@ -114,6 +117,7 @@ pub fn run(options: &Options) -> Result<bool> {
             test: &test,
             images: images.clone(),
             rounds: rounds.rounds,
+            profile: options.profile,
             fine_tune: budget(seed).fine_tune(),
             original_bytes,
             out: &options.out,
@@ -223,7 +227,7 @@ fn write(report: &Report, out: &Path) -> Result<()> {
     let bytes = Labels { title: &title, cost: "bytes of the deployed file (log scale)", accuracy };
     plot::write(out, "pareto-bytes", bytes, &points(report, |m| m.bytes as f64))?;
     let latency =
-        Labels { title: &title, cost: "ms for one image, median, reference executor (log scale)", accuracy };
+        Labels { title: &title, cost: "ms for one image, median (log scale)", accuracy };
     plot::write(out, "pareto-latency", latency, &points(report, |m| m.latency.median_ms))
 }
 
@@ -247,6 +251,9 @@ fn print(report: &Report, out: &Path) {
     println!("\n{}", report.table().text());
     if !report.summary.is_empty() {
         println!("Mean ± sample standard deviation over the seeds:\n{}", report.summary_table().text());
+    }
+    for (name, profile) in report.profiles() {
+        println!("{name}, each kernel alone on one thread:\n{profile}\n");
     }
     report.notes().iter().for_each(|n| println!("{n}"));
     println!("{:.0} s in all; report.json, report.md and pictures in {}", report.seconds, out.display());

@@ -4,6 +4,7 @@ use super::latency::{Latency, Rounds};
 use super::statistics::{Paired, deviation, mean};
 use crate::host::Host;
 use crate::table::{Table, grouped};
+use cnn_core::session::Profile;
 use cnn_core::train::TrainSettings;
 use cnn_core::{Config, Cost};
 use serde::Serialize;
@@ -131,6 +132,9 @@ pub struct Measured {
     pub macs: MacsOut,
     /// Time for one image.
     pub latency: Latency,
+    /// Where that time goes, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// Multiply-adds by arithmetic.
@@ -252,6 +256,12 @@ impl Report {
         table
     }
 
+    /// The profiles of the first seed's rows, by name.
+    pub fn profiles(&self) -> impl Iterator<Item = (&str, &Profile)> {
+        let first = self.rows.iter().filter(|r| r.seed == self.settings.seeds[0]);
+        first.filter_map(|r| Some((r.name.as_str(), r.measured()?.profile.as_ref()?)))
+    }
+
     /// Means and deviations over the seeds.
     pub fn summary_table(&self) -> Table {
         let mut table =
@@ -295,7 +305,7 @@ impl Report {
             ),
             format!("bytes: length of the deployable file; ratio: {} / bytes.", grouped(s.original_bytes)),
             format!(
-                "ms: one image at a time on the reference executor (no engine exists yet), {} rounds of {} test images, by \
+                "ms: one image at a time in a session on all threads, {} rounds of {} test images, by \
                  turns with the baseline; speed-up: median of the rounds' ratios. The baseline's own row is measured against itself.",
                 s.latency.rounds, s.latency.images
             ),
@@ -313,6 +323,9 @@ impl Report {
         if !self.summary.is_empty() {
             text += "\nMean ± sample standard deviation over the seeds:\n\n";
             text += &self.summary_table().markdown();
+        }
+        for (name, profile) in self.profiles() {
+            text += &format!("\n{name}, each kernel alone on one thread:\n\n```text\n{profile}\n```\n");
         }
         text += "\n![Accuracy against bytes](pareto-bytes.svg)\n![Accuracy against latency](pareto-latency.svg)\n\n";
         text += &self.notes().iter().map(|n| format!("- {n}\n")).collect::<String>();
@@ -354,7 +367,7 @@ pub mod tests {
 
     fn row(name: &'static str, seed: u64, top1: f64) -> Row {
         let latency = Latency {
-            executor: "reference executor",
+            executor: "session",
             median_ms: 0.5,
             p90_ms: 0.6,
             baseline_median_ms: 1.0,
@@ -370,6 +383,7 @@ pub mod tests {
             nonzeros: 5,
             macs: Cost::default().into(),
             latency,
+            profile: Some(Profile { rows: Vec::new(), peak_gflops: 100.0 }),
         };
         let outcome = Outcome::Measured(Box::new(measured));
         Row {
@@ -426,5 +440,6 @@ pub mod tests {
         assert_eq!((s.seeds, s.failed, s.top1[0]), (2, 1, 98.0));
         assert!((s.top1[1] - 2f64.sqrt()).abs() < 1e-12);
         assert!(report.markdown().contains("98.00 ± 1.41"));
+        assert_eq!(report.markdown().matches("% peak").count(), 1, "of the first seed alone");
     }
 }

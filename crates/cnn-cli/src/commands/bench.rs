@@ -1,11 +1,12 @@
 //! `cnn bench`: how long a network takes.
 
-use crate::latency::{Times, time};
+use crate::latency::{Times, compile, time};
 use crate::network::{self, LoadOptions};
 use crate::session::Session;
 use anyhow::{Result, bail};
 use cnn_core::init::Init;
 use cnn_core::model_file::DEFAULT_LIMIT;
+use cnn_core::session::Profile;
 use serde::Serialize;
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ pub struct Options {
     /// Runs before that, which do not count
     #[arg(long, default_value_t = 5)]
     pub warm: usize,
+    /// Show also where the time goes, kernel by kernel (on one thread)
+    #[arg(long)]
+    pub profile: bool,
     /// How to read ONNX
     #[command(flatten)]
     pub load: LoadOptions,
@@ -45,6 +49,12 @@ pub struct Report {
     pub times: Times,
     /// Images a second, from the median.
     pub images_per_second: f64,
+    /// Times of a batch on one thread, where there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub one_thread: Option<Times>,
+    /// Kernel by kernel, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// Times a network on noise, which takes as long as images do.
@@ -67,17 +77,34 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
         );
     }
     let images = Init::new(0).normal(&shape, 1.0)?;
-    let times = time(&loaded.graph, &images, options.warm, options.runs, &session.stop)?;
+    let threads = rayon::current_num_threads();
+    let measure = |all_threads| {
+        let mut network = compile(&loaded.graph, &shape, all_threads)?;
+        let times = time(&mut network, &images, options.warm, options.runs, &session.stop)?;
+        let profile = options.profile && (threads == 1 || !all_threads);
+        Ok::<_, cnn_core::Error>((
+            times,
+            profile.then(|| network.profile(&images, options.runs)).transpose()?,
+        ))
+    };
+    // with one thread it is the same session
+    let (times, profile) = measure(true)?;
+    let (one_thread, profile) = match threads {
+        1 => (None, profile),
+        _ => measure(false).map(|(times, profile)| (Some(times), profile))?,
+    };
     if cfg!(debug_assertions) {
         session.warn("this is a debug build; its times mean little");
     }
     Ok(Report {
         file: options.file.clone(),
-        executor: "reference executor",
-        threads: rayon::current_num_threads(),
+        executor: "session",
+        threads,
         batch: options.batch,
         images_per_second: options.batch as f64 * 1e3 / times.median_ms,
         times,
+        one_thread,
+        profile,
     })
 }
 
@@ -86,7 +113,7 @@ impl Display for Report {
         let t = &self.times;
         writeln!(
             f,
-            "{} on the {}: batches of {}, {} threads, {} runs",
+            "{} in a {}: batches of {}, {} threads, {} runs",
             self.file.display(),
             self.executor,
             self.batch,
@@ -98,6 +125,21 @@ impl Display for Report {
             "median {:.3} ms; 10 % below {:.3}, 90 % below {:.3}, 99 % below {:.3} ms",
             t.median_ms, t.p10_ms, t.p90_ms, t.p99_ms
         )?;
-        write!(f, "{:.1} images a second", self.images_per_second)
+        if let Some(one) = &self.one_thread {
+            writeln!(
+                f,
+                "on one thread: median {:.3} ms; 10 % below {:.3}, 90 % below {:.3}, 99 % below {:.3} ms",
+                one.median_ms, one.p10_ms, one.p90_ms, one.p99_ms
+            )?;
+        }
+        write!(f, "{:.1} images a second", self.images_per_second)?;
+        if let Some(profile) = &self.profile {
+            write!(
+                f,
+                "\n\nEach kernel alone on one thread, median; the machine reaches {:.1} GFLOP/s on one:\n{profile}",
+                profile.peak_gflops
+            )?;
+        }
+        Ok(())
     }
 }

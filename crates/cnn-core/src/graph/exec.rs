@@ -62,8 +62,13 @@ impl Graph {
 
     /// Checks a batch against the graph's input shape.
     pub(crate) fn check_input(&self, images: &Tensor) -> Result<()> {
+        self.check_input_shape(images.shape())
+    }
+
+    /// Checks the shape of a batch against the graph's input shape.
+    pub(crate) fn check_input_shape(&self, images: &[usize]) -> Result<()> {
         let expected = self.input_shape();
-        match images.shape() {
+        match images {
             [n, rest @ ..] if rest == expected && *n > 0 => Ok(()),
             other => Err(Error::Shape(format!(
                 "the network takes batches of shape [n, {}] with n > 0, got {other:?}",

@@ -64,6 +64,8 @@ pub struct SessionOptions {
     pub shapes: Vec<Vec<usize>>,
     /// The threads; `None`: the calling one alone.
     pub pool: Option<Arc<rayon::ThreadPool>>,
+    /// Without a pool: the threads of the one that the caller of a run is in, or of the process's own.
+    pub current_pool: bool,
     /// How algorithms are chosen.
     pub tuning: Tuning,
     /// No Winograd: rounding stays within 1e-5 of the reference executor.
@@ -116,6 +118,9 @@ pub struct Session {
     arena: Floats,
     scratch: Floats,
     pool: Option<Arc<rayon::ThreadPool>>,
+    current_pool: bool,
+    /// Most threads that a run may use: there is scratch memory for so many.
+    workers: usize,
     team: team::Team,
     choices: Choices,
 }
@@ -146,7 +151,7 @@ impl Session {
             let last = i + 1 == shapes.len();
             plans.push(compile::compile(&mut graph, shape, options, isa, &packs, &mut choices, last)?);
         }
-        let workers = options.pool.as_ref().map_or(1, |p| p.current_num_threads());
+        let workers = threads(options.pool.as_ref(), options.current_pool);
         let arena = plans.iter().map(|p| p.arena).max().unwrap_or(0);
         let scratch = plans.iter().map(Plan::scratch).max().unwrap_or(0) * workers;
         Ok(Session {
@@ -154,6 +159,8 @@ impl Session {
             arena: Floats::zeros(arena),
             scratch: Floats::zeros(scratch),
             pool: options.pool.clone(),
+            current_pool: options.current_pool,
+            workers,
             team: team::Team::default(),
             choices,
         })
@@ -193,12 +200,12 @@ impl Session {
                 output.len()
             )));
         }
-        let workers = self.pool.as_ref().map_or(1, |p| p.current_num_threads());
+        let workers = self.workers.min(threads(self.pool.as_ref(), self.current_pool));
         let memory = plan::Memory {
             images: images.as_ptr(),
             arena: self.arena.as_mut_ptr(),
             scratch: self.scratch.as_mut_ptr(),
-            scratch_each: self.scratch.len() / workers,
+            scratch_each: self.scratch.len() / self.workers,
         };
         // SAFETY: arena and scratch are as long as the longest plan needs for all workers, and borrowed by this call alone.
         unsafe { plan.run(&memory, &self.team, self.pool.as_deref(), workers)? };
@@ -235,5 +242,14 @@ impl Session {
         let float = std::mem::size_of::<f32>();
         let weights = self.plans[0].steps.iter().map(|s| s.kernel.weight_bytes()).sum();
         Memory { weights, arena: self.arena.len() * float, scratch: self.scratch.len() * float }
+    }
+}
+
+/// Threads that a run may use.
+fn threads(pool: Option<&Arc<rayon::ThreadPool>>, current: bool) -> usize {
+    match pool {
+        Some(pool) => pool.current_num_threads(),
+        None if current => rayon::current_num_threads(),
+        None => 1,
     }
 }

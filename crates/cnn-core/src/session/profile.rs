@@ -34,7 +34,8 @@ impl ProfileRow {
     }
 }
 
-/// The kernels of a session in the order in which they run, each timed on one thread.
+/// The kernels of a session in the order in which they run, each timed alone and on one thread, so that the figures of two kernels
+/// can be compared; what several threads make of them is in the time of a whole run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Profile {
     /// The kernels.
@@ -43,8 +44,23 @@ pub struct Profile {
     pub peak_gflops: f64,
 }
 
+impl Profile {
+    /// The sums over all kernels, as a row.
+    pub fn total(&self) -> ProfileRow {
+        let sum = |value: fn(&ProfileRow) -> u64| self.rows.iter().map(value).sum();
+        ProfileRow {
+            node: "all".into(),
+            kind: String::new(),
+            algorithm: String::new(),
+            nanoseconds: sum(|r| r.nanoseconds),
+            flops: sum(|r| r.flops),
+            bytes: sum(|r| r.bytes),
+        }
+    }
+}
+
 impl Session {
-    /// Times every kernel over some runs, on the calling thread alone.
+    /// Times every kernel over some runs, on the calling thread alone, after one that does not count.
     ///
     /// # Errors
     /// If `runs` is 0, the batch has none of the session's shapes, or a layer fails.
@@ -98,31 +114,23 @@ impl Session {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total: u64 = self.rows.iter().map(|r| r.nanoseconds).sum();
+        let whole = self.total();
         let width = self.rows.iter().map(|r| r.node.len()).max().unwrap_or(0).clamp(5, 40);
         let head = ["kind", "algorithm"];
-        writeln!(
+        write!(
             f,
             "{:width$}  {:16} {:16} {:>9} {:>6} {:>8} {:>6} {:>9}",
             "node", head[0], head[1], "us", "%", "GFLOP/s", "% peak", "MB"
         )?;
-        let whole = ProfileRow {
-            node: "all".into(),
-            kind: String::new(),
-            algorithm: String::new(),
-            nanoseconds: total,
-            flops: self.rows.iter().map(|r| r.flops).sum(),
-            bytes: self.rows.iter().map(|r| r.bytes).sum(),
-        };
         for row in self.rows.iter().chain([&whole]) {
-            writeln!(
+            write!(
                 f,
-                "{:width$.width$}  {:16.16} {:16.16} {:9.1} {:6.1} {:8.1} {:6.0} {:9.3}",
+                "\n{:width$.width$}  {:16.16} {:16.16} {:9.1} {:6.1} {:8.1} {:6.0} {:9.3}",
                 row.node,
                 row.kind,
                 row.algorithm,
                 row.nanoseconds as f64 / 1e3,
-                100.0 * row.nanoseconds as f64 / total.max(1) as f64,
+                100.0 * row.nanoseconds as f64 / whole.nanoseconds.max(1) as f64,
                 row.gflops(),
                 100.0 * row.gflops() / self.peak_gflops,
                 row.bytes as f64 / 1e6,
@@ -164,5 +172,67 @@ impl SimdOp for MultiplyAdds {
             }
         }
         sums.iter().map(|&v| s.sum(v)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SessionOptions;
+    use super::*;
+    use crate::tensor::{relative_error, zeros};
+    use crate::testing::lenet5;
+
+    fn profile(threads: usize, batch: usize) -> (Session, Profile) {
+        let graph = lenet5(0).unwrap();
+        let options = SessionOptions::with_threads(threads).unwrap().batches(&graph, &[1, batch]);
+        let mut session = Session::new(graph, &options).unwrap();
+        let profile = session.profile(&zeros(&[batch, 1, 28, 28]), 3).unwrap();
+        (session, profile)
+    }
+
+    #[test]
+    fn the_rows_are_the_kernels_and_add_up_to_the_network() {
+        let macs = lenet5(0).unwrap().cost().unwrap().macs.total();
+        for (threads, batch) in [(1, 1), (1, 3), (2, 3)] {
+            let (_, profile) = profile(threads, batch);
+            assert_eq!(profile.total().flops, 2 * macs * batch as u64);
+            assert!(profile.rows.iter().all(|r| r.nanoseconds > 0 && !r.algorithm.is_empty()));
+            let known = lenet5(0).unwrap();
+            assert!(profile.rows.iter().all(|r| r.node == "output" || known.find(&r.node).is_ok()));
+            let parameters = 4 * known.cost().unwrap().params;
+            let total = profile.total();
+            // weights are read once, images and outputs at least once
+            assert!(total.bytes >= parameters / 2 + (batch * (784 + 10) * 4) as u64, "{total:?}");
+            assert!(profile.peak_gflops.is_finite() && profile.peak_gflops > 0.0);
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_kernel_and_one_for_all() {
+        let (_, profile) = profile(1, 1);
+        let text = profile.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), profile.rows.len() + 2);
+        assert!(lines.iter().all(|l| l.len() == lines[0].len()), "not aligned:\n{text}");
+        assert!(lines[0].contains("GFLOP/s") && lines[lines.len() - 1].starts_with("all"));
+        let value = serde_json::to_value(&profile).unwrap();
+        assert_eq!(value["rows"][0]["flops"], profile.rows[0].flops);
+    }
+
+    #[test]
+    fn a_profile_leaves_the_session_as_it_was() {
+        let (mut session, _) = profile(2, 3);
+        let images = crate::init::Init::new(1).normal(&[3, 1, 28, 28], 1.0).unwrap();
+        let expected = lenet5(0).unwrap().infer(&images).unwrap();
+        session.profile(&images, 1).unwrap();
+        assert!(relative_error(&session.run(&images).unwrap(), &expected) < 1e-3);
+    }
+
+    #[test]
+    fn no_runs_and_strange_images_are_errors() {
+        let (mut session, _) = profile(1, 2);
+        let why = session.profile(&zeros(&[1, 1, 28, 28]), 0).unwrap_err().to_string();
+        assert!(why.contains("number of runs"), "{why}");
+        assert!(session.profile(&zeros(&[5, 1, 28, 28]), 1).is_err());
     }
 }

@@ -24,7 +24,8 @@ const CLOSED: u64 = u64::MAX;
 
 impl Team {
     /// Runs all parts of all steps, `parts(step)` of each, the steps in order. `work(step, part, worker)` does one part; workers are
-    /// numbered from 0 and are at most `workers`, and no two threads have the same number at a time.
+    /// numbered from 0 and are at most `workers`, and no two threads have the same number at a time. Without a pool they come from the
+    /// one that the caller is in.
     pub fn run(
         &self,
         pool: Option<&rayon::ThreadPool>,
@@ -33,15 +34,15 @@ impl Team {
         parts: impl Fn(usize) -> usize + Sync,
         work: impl Fn(usize, usize, usize) + Sync,
     ) {
-        let Some(pool) = pool.filter(|_| workers > 1) else {
+        if workers <= 1 {
             for step in 0..steps {
                 (0..parts(step)).for_each(|part| work(step, part, 0));
             }
             return;
-        };
+        }
         self.ticket.0.store(step_ticket(0), Ordering::Relaxed);
         self.done.0.store(0, Ordering::Relaxed);
-        pool.install(|| {
+        let all = || {
             crew(
                 &|worker| match worker {
                     0 => self.lead(steps, &parts, &work),
@@ -49,7 +50,11 @@ impl Team {
                 },
                 0..workers,
             );
-        });
+        };
+        match pool {
+            Some(pool) => pool.install(all),
+            None => all(),
+        }
     }
 
     fn lead(&self, steps: usize, parts: &impl Fn(usize) -> usize, work: &impl Fn(usize, usize, usize)) {
@@ -186,6 +191,22 @@ mod tests {
                 assert_eq!(all, expected);
             }
         }
+    }
+
+    #[test]
+    fn the_pool_that_the_caller_is_in_will_do() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let (team, of_the_pool) = (Team::default(), Mutex::new(0));
+        pool.install(|| {
+            team.run(
+                None,
+                3,
+                4,
+                |_| 5,
+                |_, _, _| *of_the_pool.lock().unwrap() += usize::from(rayon::current_num_threads() == 3),
+            );
+        });
+        assert_eq!(*of_the_pool.lock().unwrap(), 20);
     }
 
     #[test]

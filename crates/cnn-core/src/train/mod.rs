@@ -13,7 +13,7 @@ mod tape;
 mod trainable;
 mod trainer;
 
-pub use evaluate::{Evaluation, accuracy, evaluate};
+pub use evaluate::{Evaluation, accuracy, evaluate, for_each_batch};
 pub use hook::{EpochInfo, Hook, StepInfo};
 pub use objective::{Batch, CrossEntropy, Loss, Objective};
 pub use optimizer::Optimizer;
