@@ -167,18 +167,18 @@ impl Direct {
         }
     }
 
-    /// The same for channels `c0..c0 + c` of channels-last pixels.
+    /// The same for the channels of a group of channels-last pixels.
     fn copy_pixels(
         &self,
         x: View<'_>,
         image: usize,
-        c0: usize,
-        c: usize,
+        group: usize,
         first: isize,
         rows: usize,
         dst: &mut [f32],
     ) {
         let g = &self.g;
+        let (c, c0) = (g.c / g.groups, group * (g.c / g.groups));
         let (_, width) = self.reach(1);
         let left = g.pad[1].min(width);
         let inside = g.w.min(width - left);
@@ -270,7 +270,7 @@ impl Kernel for Direct {
                 (x.as_ptr().wrapping_add(start), g.w * x.pitch, x.pitch, 0)
             }
             Form::Padded => {
-                self.copy_pixels(x, image, group * cg, cg, first, in_rows, scratch);
+                self.copy_pixels(x, image, group, first, in_rows, scratch);
                 (scratch.as_ptr(), width * cg, cg, 0)
             }
             Form::Planes => {

@@ -192,8 +192,9 @@ impl MatrixVector<'_> {
                     *acc = s.fma(s.splat(x), s.load(self.b.add(k * row + j * S::LANES)), *acc);
                 }
             }
-            for j in 0..V {
-                let sum = (1..U).fold(acc[0][j], |sum, u| s.add(sum, acc[u][j]));
+            let (first, others) = acc.split_at(1);
+            for (j, &sum) in first[0].iter().enumerate() {
+                let sum = others.iter().fold(sum, |sum, more| s.add(sum, more[j]));
                 let (at, left) = (j * S::LANES, self.y.len().saturating_sub(j * S::LANES));
                 s.store_partial(self.y.as_mut_ptr().wrapping_add(at), left.min(S::LANES), sum);
             }
