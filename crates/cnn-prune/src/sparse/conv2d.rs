@@ -1,12 +1,13 @@
 //! The packed form of a pruned convolution.
 
-use super::kernels::conv_forward;
+use super::kernels::{conv_forward, lower_conv};
 use super::linear::flag;
 use super::matrix::SparseMatrix;
 use super::{dense, nonzeros, one, storage};
 use cnn_core::layers::{Conv2d, ConvOptions};
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::ops::conv::ConvGeometry;
+use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{Tensor, slice, slice_mut, zeros};
 use cnn_core::{Cost, Error, Express, Layer, Macs, Result};
 
@@ -113,6 +114,11 @@ impl Layer for SparseConv2d {
         let mut y = zeros(&[g.n, g.m, g.out_h(), g.out_w()]);
         conv_forward(&g, &self.weight, self.bias(), slice(x)?, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let g = self.geometry(&at.inputs.first()?.shape).ok()?;
+        lower_conv(at, &g, &self.weight, self.bias())
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {

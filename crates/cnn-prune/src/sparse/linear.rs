@@ -1,11 +1,12 @@
 //! The packed form of a pruned linear layer.
 
-use super::kernels::linear_forward;
+use super::kernels::{linear_forward, lower_linear};
 use super::matrix::SparseMatrix;
 use super::{dense, nonzeros, one, storage};
 use cnn_core::express::Attribute;
 use cnn_core::layers::Linear;
 use cnn_core::model_file::{Decoder, Encoder};
+use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{Tensor, slice, slice_mut, zeros};
 use cnn_core::{Cost, Error, Express, Layer, Macs, Result};
 
@@ -93,6 +94,11 @@ impl Layer for SparseLinear {
         let mut y = zeros(&[n, self.weight.rows()]);
         linear_forward(&self.weight, self.bias(), slice(x)?, slice_mut(&mut y)?);
         Ok(y)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let n = self.batch(&at.inputs.first()?.shape).ok()?;
+        (n > 0).then(|| lower_linear(at, n, &self.weight, self.bias()))
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {

@@ -6,7 +6,7 @@ use cnn_core::simd::{Isa, Simd, SimdOp};
 use rayon::prelude::*;
 
 /// Images that are multiplied at a time.
-const BLOCK: usize = 8;
+pub(super) const BLOCK: usize = 8;
 
 /// `y = W x + bias` for each image; `x`: `n x cols`, `y`: `n x rows`, overwritten. Each output is
 /// `bias + ((s0 + s1) + (s2 + s3))`, where `s_k` sums the products of every fourth stored weight of the row.
@@ -72,7 +72,7 @@ impl<const B: usize> SimdOp for Dot<'_, B> {
 
 /// One row for `B` images. Four sums, since one would wait for each addition.
 #[inline(always)]
-fn dot<const B: usize>(columns: &[u32], values: &[f32], bias: f32, x: &[[f32; B]]) -> [f32; B] {
+pub(super) fn dot<const B: usize>(columns: &[u32], values: &[f32], bias: f32, x: &[[f32; B]]) -> [f32; B] {
     let mut sums = [[0f32; B]; 4];
     let (columns, last_columns) = columns.as_chunks::<4>();
     let (values, last_values) = values.as_chunks::<4>();

@@ -1,0 +1,136 @@
+//! The sparse layers in a session: the same values as the reference executor, alone and with what follows them fused.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Linear};
+use cnn_core::session::{Session, SessionOptions};
+use cnn_core::tensor::{relative_error, tensor};
+use cnn_core::testing::strategies;
+use cnn_core::{Graph, Layer, Tensor};
+use cnn_prune::{SparseConv2d, SparseLinear};
+use ndarray::{Axis, Slice};
+use proptest::prelude::*;
+
+/// The layer, and perhaps a normalization, a shortcut and an activation after it.
+fn graph<L: Layer + Clone>(layer: &L, x: &Tensor, norm: bool, shortcut: bool, activation: bool) -> Graph {
+    let channels = layer.output_shape(&[x.shape()]).unwrap()[1];
+    let mut graph = Graph::new(&x.shape()[1..]);
+    graph.push("layer", layer.clone()).unwrap();
+    if norm {
+        let each = |f: fn(f32) -> f32| (0..channels).map(|i| f(i as f32)).collect::<Vec<f32>>();
+        let values = |f| tensor(&[channels], each(f)).unwrap();
+        let mut norm = BatchNorm::new(channels);
+        norm.gamma_mut().set_base(values(|i| 0.5 + 0.1 * i));
+        norm.beta_mut().set_base(values(|i| 0.3 - 0.05 * i));
+        graph.push("norm", norm).unwrap();
+    }
+    if shortcut {
+        let last = graph.nodes().last().unwrap().name.clone();
+        let input = graph.nodes()[0].name.clone();
+        graph.add("twin", layer.clone(), &[&input]).unwrap();
+        graph.add("add", Add, &[&last, "twin"]).unwrap();
+    }
+    if activation {
+        graph.push("relu", Activation::relu()).unwrap();
+    }
+    graph
+}
+
+/// The output of a session for whole batches, on so many threads; no layer may have run by its reference.
+fn run(graph: &Graph, x: &Tensor, threads: usize) -> Tensor {
+    let options = SessionOptions::with_threads(threads).unwrap().batches(graph, &[x.shape()[0], 1]);
+    let mut session = Session::new(graph.clone(), &options).unwrap();
+    let y = session.run(x).unwrap();
+    let first = x.slice_axis(Axis(0), Slice::from(0..1)).as_standard_layout().to_owned();
+    let alone = session.run(&first).unwrap();
+    let of_first = y.slice_axis(Axis(0), Slice::from(0..1)).to_owned();
+    assert!(relative_error(&alone, &of_first) < 1e-5 || alone == of_first);
+    let profile = session.profile(x, 1).unwrap();
+    assert!(profile.rows.iter().all(|row| row.algorithm != "reference"), "{profile}");
+    y
+}
+
+fn check<L: Layer + Clone>(layer: &L, x: &Tensor, exact: bool) {
+    for fused in 0..8 {
+        let graph = graph(layer, x, fused & 1 != 0, fused & 2 != 0, fused & 4 != 0);
+        let expected = graph.infer(x).unwrap();
+        let y = run(&graph, x, 1);
+        // a sum of integers is the same in any order; a scale is multiplied separately, as by the reference
+        if exact && fused & 3 == 0 {
+            assert_eq!(y, expected);
+        }
+        let error = relative_error(&y, &expected);
+        assert!(error <= 1e-5 || y == expected, "{fused}: {error}");
+        assert_eq!(run(&graph, x, 2), y, "two threads");
+    }
+}
+
+fn numbers(shape: &[usize]) -> Tensor {
+    let count = shape.iter().product();
+    tensor(
+        shape,
+        (0..count).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 7 & 1023) as f32 / 512.0 - 1.0).collect(),
+    )
+    .unwrap()
+}
+
+/// Zeros where the number of the weight, scrambled, is below the sparsity.
+fn without(w: &Tensor, sparsity: f64) -> Tensor {
+    let mut at = 0u32;
+    w.mapv(|w| {
+        at += 1;
+        if f64::from(at.wrapping_mul(2_654_435_761) >> 16) / 65536.0 < sparsity { 0.0 } else { w }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn convolutions(
+        (groups, w, b, x) in (1usize..4, 1usize..20, 1usize..20, [1usize..4, 1usize..4]).prop_flat_map(|(groups, c, m, [kh, kw])| {
+            let w = strategies::tensor(&[m * groups, c, kh, kw]);
+            (Just(groups), w, strategies::tensor(&[m * groups]), strategies::tensor(&[3, c * groups, 9, 19]))
+        }),
+        stride in [1usize..4, 1usize..4],
+        pad in [0usize..3, 0usize..3, 0usize..2, 0usize..2],
+        dilation in [1usize..3, 1usize..3],
+        bias in any::<bool>(),
+        sparsity in 0.0f64..1.05,
+    ) {
+        let options = ConvOptions { stride, pad, dilation, groups };
+        let dense = Conv2d::new(without(&w, sparsity), bias.then_some(b), options).unwrap();
+        check(&SparseConv2d::from_dense(&dense).unwrap(), &x, false);
+    }
+
+    #[test]
+    fn linear_layers(
+        (w, b, x) in (1usize..70, 1usize..50, 2usize..20).prop_flat_map(|(outputs, inputs, n)| {
+            let x = strategies::tensor(&[n, inputs]);
+            (strategies::tensor(&[outputs, inputs]), strategies::tensor(&[outputs]), x)
+        }),
+        bias in any::<bool>(),
+        sparsity in 0.0f64..1.05,
+    ) {
+        let dense = Linear::new(without(&w, sparsity), bias.then_some(b)).unwrap();
+        check(&SparseLinear::from_dense(&dense).unwrap(), &x, false);
+    }
+}
+
+/// Large enough to be cut into parts by rows and by filters.
+#[test]
+fn many_parts() {
+    for (w, x, options) in [
+        ([40, 16, 3, 3], [3, 16, 60, 61], ConvOptions::default().pad(1)),
+        ([300, 130, 3, 3], [1, 130, 7, 7], ConvOptions::default().pad(1)),
+        ([96, 65, 1, 1], [3, 65, 20, 20], ConvOptions::default()),
+        ([64, 32, 3, 3], [1, 64, 24, 24], ConvOptions::default().pad(1).groups(2).stride(2)),
+    ] {
+        for sparsity in [0.9, 0.99] {
+            let dense =
+                Conv2d::new(without(&numbers(&w), sparsity), Some(numbers(&w[..1])), options).unwrap();
+            check(&SparseConv2d::from_dense(&dense).unwrap(), &numbers(&x), false);
+        }
+    }
+    let dense = Linear::new(without(&numbers(&[1000, 515]), 0.9), None).unwrap();
+    check(&SparseLinear::from_dense(&dense).unwrap(), &numbers(&[3, 515]), false);
+}
