@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Linear};
-use cnn_core::session::{Session, SessionOptions};
+use cnn_core::session::{Choices, Session, SessionOptions};
 use cnn_core::tensor::{relative_error, tensor};
 use cnn_core::testing::strategies;
 use cnn_core::{Graph, Layer, Tensor};
@@ -35,9 +35,17 @@ fn graph<L: Layer + Clone>(layer: &L, x: &Tensor, norm: bool, shortcut: bool, ac
     graph
 }
 
-/// The output of a session for whole batches, on so many threads; no layer may have run by its reference.
-fn run(graph: &Graph, x: &Tensor, threads: usize) -> Tensor {
-    let options = SessionOptions::with_threads(threads).unwrap().batches(graph, &[x.shape()[0], 1]);
+/// The sparse kernel for the layers of [`graph`], whatever the cost model says.
+fn forced(shapes: &[Vec<usize>], name: &str) -> Choices {
+    let keys = shapes.iter().flat_map(|s| [Choices::key("layer", s), Choices::key("twin", s)]);
+    Choices(keys.map(|key| (key, name.to_string())).collect())
+}
+
+/// The output of a session for whole batches, on so many threads, by the sparse kernels or as the cost model says; no layer may
+/// have run by its reference.
+fn run(graph: &Graph, x: &Tensor, threads: usize, sparse: bool) -> Tensor {
+    let mut options = SessionOptions::with_threads(threads).unwrap().batches(graph, &[x.shape()[0], 1]);
+    options.choices = sparse.then(|| forced(&options.shapes, "sparse"));
     let mut session = Session::new(graph.clone(), &options).unwrap();
     let y = session.run(x).unwrap();
     let first = x.slice_axis(Axis(0), Slice::from(0..1)).as_standard_layout().to_owned();
@@ -45,7 +53,9 @@ fn run(graph: &Graph, x: &Tensor, threads: usize) -> Tensor {
     let of_first = y.slice_axis(Axis(0), Slice::from(0..1)).to_owned();
     assert!(relative_error(&alone, &of_first) < 1e-5 || alone == of_first);
     let profile = session.profile(x, 1).unwrap();
-    assert!(profile.rows.iter().all(|row| row.algorithm != "reference"), "{profile}");
+    let ours = |kind: &str| kind.starts_with("prune.");
+    assert!(profile.rows.iter().all(|r| r.algorithm != "reference"), "{profile}");
+    assert!(!sparse || profile.rows.iter().all(|r| !ours(&r.kind) || r.algorithm == "sparse"), "{profile}");
     y
 }
 
@@ -53,14 +63,18 @@ fn check<L: Layer + Clone>(layer: &L, x: &Tensor, exact: bool) {
     for fused in 0..8 {
         let graph = graph(layer, x, fused & 1 != 0, fused & 2 != 0, fused & 4 != 0);
         let expected = graph.infer(x).unwrap();
-        let y = run(&graph, x, 1);
-        // a sum of integers is the same in any order; a scale is multiplied separately, as by the reference
+        let y = run(&graph, x, 1, true);
+        // added in the order of the reference
         if exact && fused & 3 == 0 {
             assert_eq!(y, expected);
         }
         let error = relative_error(&y, &expected);
         assert!(error <= 1e-5 || y == expected, "{fused}: {error}");
-        assert_eq!(run(&graph, x, 2), y, "two threads");
+        assert_eq!(run(&graph, x, 2, true), y, "two threads");
+        let y = run(&graph, x, 1, false);
+        let error = relative_error(&y, &expected);
+        // Winograd's algorithm rounds more
+        assert!(error <= 1e-4 || y == expected, "{fused}: {error}");
     }
 }
 
@@ -112,7 +126,35 @@ proptest! {
         sparsity in 0.0f64..1.05,
     ) {
         let dense = Linear::new(without(&w, sparsity), bias.then_some(b)).unwrap();
-        check(&SparseLinear::from_dense(&dense).unwrap(), &x, false);
+        check(&SparseLinear::from_dense(&dense).unwrap(), &x, true);
+    }
+}
+
+/// Of a dense and of an almost empty layer, by the cost model and as recorded.
+#[test]
+fn the_cost_model_decides_and_a_choice_is_replayed() {
+    let x = numbers(&[1, 32, 28, 28]);
+    for (sparsity, sparse) in [(0.2, false), (0.97, true)] {
+        let w = without(&numbers(&[64, 32, 3, 3]), sparsity);
+        let dense = Conv2d::new(w, None, ConvOptions::default().pad(1)).unwrap();
+        let graph = graph(&SparseConv2d::from_dense(&dense).unwrap(), &x, true, false, true);
+        let algorithm = |options: &SessionOptions| {
+            let mut session = Session::new(graph.clone(), options).unwrap();
+            assert!(relative_error(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-4);
+            let rows = session.profile(&x, 1).unwrap().rows;
+            rows.iter().find(|r| r.node == "layer" && r.kind != "layout").unwrap().algorithm.clone()
+        };
+        assert_eq!(algorithm(&SessionOptions::default()) == "sparse", sparse);
+        if !sparse {
+            for name in ["sparse", "direct"] {
+                let choices = Some(forced(&[x.shape().to_vec()], name));
+                assert_eq!(algorithm(&SessionOptions { choices, ..SessionOptions::default() }), name);
+            }
+            let choices = Some(forced(&[x.shape().to_vec()], "guess"));
+            let options = SessionOptions { choices, ..SessionOptions::default() };
+            let message = Session::new(graph.clone(), &options).unwrap_err().to_string();
+            assert!(message.contains("guess") && message.contains("sparse"), "{message}");
+        }
     }
 }
 
@@ -132,5 +174,5 @@ fn many_parts() {
         }
     }
     let dense = Linear::new(without(&numbers(&[1000, 515]), 0.9), None).unwrap();
-    check(&SparseLinear::from_dense(&dense).unwrap(), &numbers(&[3, 515]), false);
+    check(&SparseLinear::from_dense(&dense).unwrap(), &numbers(&[3, 515]), true);
 }

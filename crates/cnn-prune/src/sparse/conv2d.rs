@@ -1,5 +1,6 @@
 //! The packed form of a pruned convolution.
 
+use super::choice::{Times, sparse_or_dense};
 use super::kernels::{conv_forward, lower_conv};
 use super::linear::flag;
 use super::matrix::SparseMatrix;
@@ -8,7 +9,7 @@ use cnn_core::layers::{Conv2d, ConvOptions};
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::session::{Lowered, Lowering};
-use cnn_core::tensor::{Tensor, slice, slice_mut, zeros};
+use cnn_core::tensor::{Tensor, slice, slice_mut, tensor, zeros};
 use cnn_core::{Cost, Error, Express, Layer, Macs, Result};
 
 /// A convolution with only the non-zero weights of its filters (`[m, c / groups, kh, kw]`, a row each) stored
@@ -73,6 +74,16 @@ impl SparseConv2d {
         self.kernel
     }
 
+    /// The same convolution with its zeros.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn to_dense(&self) -> Result<Conv2d> {
+        let shape = [self.weight.rows(), self.channels, self.kernel[0], self.kernel[1]];
+        let bias = self.bias().map(|b| tensor(&[b.len()], b.to_vec())).transpose()?;
+        Conv2d::new(tensor(&shape, self.weight.to_dense())?, bias, self.options)
+    }
+
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Box<dyn Layer>> {
         let options = ConvOptions::decode(from)?;
         let has_bias = flag(from)?;
@@ -116,9 +127,13 @@ impl Layer for SparseConv2d {
         Ok(y)
     }
 
+    /// Where few weights are zero, the kernel of the dense convolution is the faster one.
     fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
         let g = self.geometry(&at.inputs.first()?.shape).ok()?;
-        lower_conv(at, &g, &self.weight, self.bias())
+        let density = self.weight.nonzeros() as f64 / (self.weight.rows() * self.weight.cols()) as f64;
+        let times = Times::conv(g.macs(), density, g.n * (g.c * g.h * g.w + g.m * g.out_h() * g.out_w()));
+        let sparse = || lower_conv(at, &g, &self.weight, self.bias());
+        sparse_or_dense(at, &times, sparse, || self.to_dense().ok()?.lower(at))
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {

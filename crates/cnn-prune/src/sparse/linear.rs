@@ -1,5 +1,6 @@
 //! The packed form of a pruned linear layer.
 
+use super::choice::{Times, sparse_or_dense};
 use super::kernels::{linear_forward, lower_linear};
 use super::matrix::SparseMatrix;
 use super::{dense, nonzeros, one, storage};
@@ -7,7 +8,7 @@ use cnn_core::express::Attribute;
 use cnn_core::layers::Linear;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::session::{Lowered, Lowering};
-use cnn_core::tensor::{Tensor, slice, slice_mut, zeros};
+use cnn_core::tensor::{Tensor, slice, slice_mut, tensor, zeros};
 use cnn_core::{Cost, Error, Express, Layer, Macs, Result};
 
 /// `y = W x + b` with only the non-zero weights of `W` (`[out, in]`) stored and multiplied.
@@ -46,6 +47,15 @@ impl SparseLinear {
     /// The bias, `[out]`.
     pub fn bias(&self) -> Option<&[f32]> {
         self.bias.as_deref()
+    }
+
+    /// The same layer with its zeros.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn to_dense(&self) -> Result<Linear> {
+        let bias = self.bias().map(|b| tensor(&[b.len()], b.to_vec())).transpose()?;
+        Linear::new(tensor(&[self.weight.rows(), self.weight.cols()], self.weight.to_dense())?, bias)
     }
 
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Box<dyn Layer>> {
@@ -96,9 +106,16 @@ impl Layer for SparseLinear {
         Ok(y)
     }
 
+    /// Where few weights are zero, the kernel of the dense layer is the faster one.
     fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
         let n = self.batch(&at.inputs.first()?.shape).ok()?;
-        (n > 0).then(|| lower_linear(at, n, &self.weight, self.bias()))
+        if n == 0 {
+            return None;
+        }
+        let weights = self.weight.rows() * self.weight.cols();
+        let times = Times::linear(n as u64 * weights as u64, self.weight.nonzeros() as f64 / weights as f64);
+        let sparse = || Some(lower_linear(at, n, &self.weight, self.bias()));
+        sparse_or_dense(at, &times, sparse, || self.to_dense().ok()?.lower(at))
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {

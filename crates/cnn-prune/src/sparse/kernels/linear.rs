@@ -6,7 +6,7 @@ use cnn_core::simd::{Isa, Simd, SimdOp};
 use rayon::prelude::*;
 
 /// Images that are multiplied at a time.
-pub(super) const BLOCK: usize = 8;
+const BLOCK: usize = 8;
 
 /// `y = W x + bias` for each image; `x`: `n x cols`, `y`: `n x rows`, overwritten. Each output is
 /// `bias + ((s0 + s1) + (s2 + s3))`, where `s_k` sums the products of every fourth stored weight of the row.

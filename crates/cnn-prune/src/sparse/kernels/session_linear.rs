@@ -1,7 +1,7 @@
 //! The sparse linear layer as a kernel of a session.
 
 use super::super::matrix::SparseMatrix;
-use super::linear::{BLOCK, dot};
+use super::linear::dot;
 use super::session_conv::piece;
 use cnn_core::Result;
 use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Lowered, Lowering, Part, Target};
@@ -29,12 +29,13 @@ pub(in crate::sparse) fn lower_linear(
     w: &SparseMatrix,
     bias: Option<&[f32]>,
 ) -> Lowered {
-    let images = n.div_ceil(BLOCK);
-    let cost = w.nonzeros() * if n == 1 { 1 } else { BLOCK };
-    let pieces = (cost / PART).clamp(1, PARTS).min(w.rows());
+    // a vector of images at a time
+    let block = at.isa.lanes();
+    let images = n.div_ceil(block);
+    let pieces = (w.nonzeros() / PART).clamp(1, PARTS).min(w.rows());
     let parts = (0..images * pieces).map(|i| {
-        let start = i / pieces * BLOCK;
-        Part { pixels: start..n.min(start + BLOCK), channels: piece(w.rows(), pieces, i % pieces) }
+        let start = i / pieces * block;
+        Part { pixels: start..n.min(start + block), channels: piece(w.rows(), pieces, i % pieces) }
     });
     let kernel = SparseProduct {
         isa: at.isa,
@@ -57,7 +58,7 @@ impl Kernel for SparseProduct {
 
     fn scratch(&self) -> usize {
         let several = self.parts.iter().any(|p| p.pixels.len() > 1);
-        if several { self.w.cols() * BLOCK } else { 0 }
+        if several { self.w.cols() * self.isa.lanes() } else { 0 }
     }
 
     fn weight_bytes(&self) -> usize {
@@ -67,19 +68,19 @@ impl Kernel for SparseProduct {
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
         let (x, part) = (inputs.get(0), out.part().clone());
         if part.pixels.len() == 1 {
-            let (x, _) = x.pixel(part.pixels.start).as_chunks::<1>();
-            self.isa.run(Product { of: self, part: &part, x, out: &mut out });
+            self.isa.run(One { of: self, x: x.pixel(part.pixels.start), out: &mut out });
         } else {
             // images next to each other; places without an image are zeros that nobody reads
-            let (turned, _) = scratch[..self.w.cols() * BLOCK].as_chunks_mut::<BLOCK>();
-            for image in 0..BLOCK {
-                let p = part.pixels.start + image;
-                match part.pixels.contains(&p) {
-                    true => turned.iter_mut().zip(x.pixel(p)).for_each(|(t, &x)| t[image] = x),
-                    false => turned.iter_mut().for_each(|t| t[image] = 0.0),
+            let block = self.isa.lanes();
+            let turned = &mut scratch[..self.w.cols() * block];
+            for image in 0..block {
+                let places = turned[image..].iter_mut().step_by(block);
+                match part.pixels.start + image {
+                    p if p < part.pixels.end => places.zip(x.pixel(p)).for_each(|(t, &x)| *t = x),
+                    _ => places.for_each(|t| *t = 0.0),
                 }
             }
-            self.isa.run(Product { of: self, part: &part, x: turned, out: &mut out });
+            self.isa.run(Several { of: self, x: turned, out: &mut out });
         }
         if !self.epilogue.is_empty() {
             for p in part.pixels {
@@ -91,25 +92,66 @@ impl Kernel for SparseProduct {
     }
 }
 
-/// The rows of a part for up to `B` images.
-struct Product<'a, 'b, const B: usize> {
+/// The rows of a part for one image.
+struct One<'a, 'b> {
     of: &'a SparseProduct,
-    part: &'a Part,
-    x: &'a [[f32; B]],
+    x: &'a [f32],
     out: &'a mut Target<'b>,
 }
 
-impl<const B: usize> SimdOp for Product<'_, '_, B> {
+impl SimdOp for One<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _isa: S) {
-        let Part { pixels, channels } = self.part;
-        for row in channels.clone() {
+        let Part { pixels, channels } = self.out.part().clone();
+        let (x, _) = self.x.as_chunks::<1>();
+        let y = self.out.pixel(pixels.start);
+        for (row, y) in channels.zip(y) {
             let (columns, values) = self.of.w.row(row);
             let bias = self.of.bias.as_ref().map_or(0.0, |b| b[row]);
-            let sums = dot(columns, values, bias, self.x);
-            for (p, sum) in pixels.clone().zip(sums) {
-                self.out.pixel(p)[row - channels.start] = sum;
+            [*y] = dot(columns, values, bias, x);
+        }
+    }
+}
+
+/// The rows of a part for a vector of images.
+struct Several<'a, 'b> {
+    of: &'a SparseProduct,
+    /// `[column][image]`, a vector of images.
+    x: &'a [f32],
+    out: &'a mut Target<'b>,
+}
+
+impl SimdOp for Several<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Part { pixels, channels } = self.out.part().clone();
+        for row in channels.clone() {
+            let (columns, values) = self.of.w.row(row);
+            let mut sums = [s.splat(0.0); 4];
+            let mut add = |k: usize, column: u32, value: f32| {
+                let x = &self.x[column as usize * S::LANES..][..S::LANES];
+                // SAFETY: `x` is a vector.
+                let x = unsafe { s.load(x.as_ptr()) };
+                // as in `dot`, not fused: the same bits
+                sums[k] = s.add(sums[k], s.mul(s.splat(value), x));
+            };
+            let (fours, last) = columns.as_chunks::<4>();
+            let (values_of, last_values) = values.as_chunks::<4>();
+            for (columns, values) in fours.iter().zip(values_of) {
+                for k in 0..4 {
+                    add(k, columns[k], values[k]);
+                }
+            }
+            last.iter().zip(last_values).enumerate().for_each(|(k, (&column, &value))| add(k, column, value));
+            let [a, b, c, d] = sums;
+            let bias = s.splat(self.of.bias.as_ref().map_or(0.0, |b| b[row]));
+            let mut y = [0f32; 16];
+            // SAFETY: no vector is longer.
+            unsafe { s.store(y.as_mut_ptr(), s.add(bias, s.add(s.add(a, b), s.add(c, d)))) };
+            for (p, y) in pixels.clone().zip(y) {
+                self.out.pixel(p)[row - channels.start] = y;
             }
         }
     }
