@@ -9,8 +9,11 @@ const CONV: f64 = 2.4;
 const TURN: f64 = 22.0;
 /// Time of a multiply-add by Winograd's algorithm, which needs fewer products than the definition.
 const WINOGRAD: f64 = 0.35;
-/// Multiply-adds of a dense linear layer in the time of one with a stored weight, whose input is fetched from anywhere.
-const LINEAR: f64 = 8.0;
+/// Multiply-adds of a dense linear layer in the time of one with a stored weight, whose input is fetched from anywhere: for one
+/// image, and for a vector of images.
+const LINEAR: [f64; 2] = [8.0, 4.0];
+/// The same for laying a value of several images next to each other.
+const LAY: f64 = 15.0;
 /// So much faster has the sparse form to be for the dense one not even to be tried.
 const CLEAR: f64 = 6.0;
 
@@ -26,9 +29,14 @@ impl Times {
         Times { sparse: CONV * macs as f64 * density + TURN * values as f64, dense: macs as f64 }
     }
 
-    /// A linear layer.
-    pub fn linear(macs: u64, density: f64) -> Times {
-        Times { sparse: LINEAR * macs as f64 * density, dense: macs as f64 }
+    /// A linear layer for `n` images.
+    pub fn linear(n: usize, [outputs, inputs]: [usize; 2], density: f64) -> Times {
+        let dense = n as f64 * outputs as f64 * inputs as f64;
+        let sparse = match n {
+            1 => LINEAR[0] * dense * density,
+            _ => LINEAR[1] * dense * density + LAY * n as f64 * inputs as f64,
+        };
+        Times { sparse, dense }
     }
 }
 

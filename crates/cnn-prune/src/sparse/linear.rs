@@ -112,8 +112,9 @@ impl Layer for SparseLinear {
         if n == 0 {
             return None;
         }
-        let weights = self.weight.rows() * self.weight.cols();
-        let times = Times::linear(n as u64 * weights as u64, self.weight.nonzeros() as f64 / weights as f64);
+        let shape = [self.weight.rows(), self.weight.cols()];
+        let density = self.weight.nonzeros() as f64 / (shape[0] * shape[1]) as f64;
+        let times = Times::linear(n, shape, density);
         let sparse = || Some(lower_linear(at, n, &self.weight, self.bias()));
         sparse_or_dense(at, &times, sparse, || self.to_dense().ok()?.lower(at))
     }

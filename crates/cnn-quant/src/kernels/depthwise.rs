@@ -11,9 +11,9 @@ use cnn_core::simd::{Simd, SimdOp};
 use std::sync::Arc;
 
 /// Values that a part computes.
-const PART: usize = 1 << 14;
-/// Channels whose sums are kept in registers.
-const BLOCK: usize = 32;
+const PART: usize = 1 << 16;
+/// Vectors of channels whose sums are kept in registers.
+const VECTORS: usize = 4;
 
 /// True if each channel is alone and no sum of products can leave 24 bits.
 pub fn fits(g: &ConvGeometry) -> bool {
@@ -105,25 +105,67 @@ struct Sums<'a> {
 impl SimdOp for Sums<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _isa: S) {
-        let Sums { g, width, rows, weights, sums } = self;
+    fn run<S: Simd>(mut self, s: S) {
         let mut done = 0;
-        while done < g.c {
-            let count = BLOCK.min(g.c - done);
-            let mut acc = [0f32; BLOCK];
-            for i in 0..g.kernel[0] {
-                for j in 0..g.kernel[1] {
-                    let tap = (i * g.dilation[0] * width + j * g.dilation[1]) * g.c + done;
-                    let x = &rows[tap..][..count];
-                    let w = &weights[(i * g.kernel[1] + j) * g.c + done..][..count];
-                    match (x.as_array::<BLOCK>(), w.as_array::<BLOCK>()) {
-                        (Some(x), Some(w)) => (0..BLOCK).for_each(|k| acc[k] += x[k] * w[k]),
-                        _ => acc.iter_mut().zip(x).zip(w).for_each(|((acc, x), w)| *acc += x * w),
+        while done < self.sums.len() {
+            done += match self.sums.len() - done {
+                left if left >= VECTORS * S::LANES => self.block::<S, VECTORS>(s, done),
+                left if left >= S::LANES => self.block::<S, 1>(s, done),
+                left => {
+                    // one vector that begins earlier, or a single one that is not full
+                    let first = self.sums.len().saturating_sub(S::LANES);
+                    if first + S::LANES <= self.sums.len() {
+                        self.block::<S, 1>(s, first);
+                    } else {
+                        self.few();
                     }
+                    left
+                }
+            };
+        }
+    }
+}
+
+impl Sums<'_> {
+    /// `V` vectors of channels; returns how many channels that are.
+    #[inline(always)]
+    fn block<S: Simd, const V: usize>(&mut self, s: S, first: usize) -> usize {
+        let g = self.g;
+        let mut acc = [s.splat(0.0); V];
+        for i in 0..g.kernel[0] {
+            for j in 0..g.kernel[1] {
+                let tap = (i * g.dilation[0] * self.width + j * g.dilation[1]) * g.c + first;
+                let x = &self.rows[tap..][..V * S::LANES];
+                let w = &self.weights[(i * g.kernel[1] + j) * g.c + first..][..V * S::LANES];
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    // SAFETY: both have `V` vectors.
+                    *acc = unsafe {
+                        let (x, w) =
+                            (s.load(x.as_ptr().add(v * S::LANES)), s.load(w.as_ptr().add(v * S::LANES)));
+                        s.fma(x, w, *acc)
+                    };
                 }
             }
-            sums[done..][..count].copy_from_slice(&acc[..count]);
-            done += count;
+        }
+        let sums = self.sums[first..][..V * S::LANES].chunks_exact_mut(S::LANES);
+        for (acc, sums) in acc.into_iter().zip(sums) {
+            // SAFETY: a chunk is a vector.
+            unsafe { s.store(sums.as_mut_ptr(), acc) };
+        }
+        V * S::LANES
+    }
+
+    /// Fewer channels than a vector has.
+    #[inline(always)]
+    fn few(&mut self) {
+        let g = self.g;
+        self.sums.fill(0.0);
+        for i in 0..g.kernel[0] {
+            for j in 0..g.kernel[1] {
+                let tap = (i * g.dilation[0] * self.width + j * g.dilation[1]) * g.c;
+                let w = &self.weights[(i * g.kernel[1] + j) * g.c..];
+                self.sums.iter_mut().zip(&self.rows[tap..]).zip(w).for_each(|((sum, x), w)| *sum += x * w);
+            }
         }
     }
 }

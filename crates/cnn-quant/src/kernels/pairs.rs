@@ -16,6 +16,10 @@ pub fn products(w: &[i16], terms: usize, windows: &[i16], sums: &mut [i32]) {
     assert!(windows.len() == terms * TILE && sums.len() == w.len() / terms * TILE);
     #[cfg(target_arch = "x86_64")]
     match Isa::active().name() {
+        // SAFETY: `Isa` found avx512f and avx512bw on this machine, and the last one was just asked for.
+        "avx512" if is_x86_feature_detected!("avx512vnni") => {
+            return unsafe { x86::vnni(w, terms, windows, sums) };
+        }
         // SAFETY: `Isa` found avx512f and avx512bw on this machine.
         "avx512" => return unsafe { x86::avx512(w, terms, windows, sums) },
         // SAFETY: `Isa` found avx2 on this machine.
@@ -49,42 +53,57 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub fn avx512(w: &[i16], terms: usize, windows: &[i16], sums: &mut [i32]) {
-        let mut rows = w.chunks_exact(8 * terms);
-        let mut outs = sums.chunks_exact_mut(8 * TILE);
-        for (w, sums) in (&mut rows).zip(&mut outs) {
-            block512::<8>(w, terms, windows, sums);
-        }
-        let rest = rows.remainder().chunks_exact(terms);
-        for (w, sums) in rest.zip(outs.into_remainder().chunks_exact_mut(TILE)) {
-            block512::<1>(w, terms, windows, sums);
-        }
+    #[inline]
+    fn add_products(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        _mm512_add_epi32(acc, _mm512_madd_epi16(x, w))
     }
 
-    /// `F` filters at a time, so that a window's values are used `F` times.
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn block512<const F: usize>(w: &[i16], terms: usize, windows: &[i16], sums: &mut [i32]) {
-        let w: [&[i16]; F] = std::array::from_fn(|f| &w[f * terms..][..terms]);
-        let mut acc = [[_mm512_setzero_si512(); 2]; F];
-        for (t, x) in windows.chunks_exact(2 * TILE).enumerate() {
-            // SAFETY: a chunk has 64 values of 16 bits, two vectors of 64 bytes.
-            let x = unsafe {
-                [_mm512_loadu_si512(x.as_ptr().cast()), _mm512_loadu_si512(x[TILE..].as_ptr().cast())]
-            };
-            for (acc, w) in acc.iter_mut().zip(w) {
-                let w = _mm512_set1_epi32(pair(w, t));
-                acc[0] = _mm512_add_epi32(acc[0], _mm512_madd_epi16(x[0], w));
-                acc[1] = _mm512_add_epi32(acc[1], _mm512_madd_epi16(x[1], w));
+    /// Products and additions for one instruction set; `$step` adds the products of pairs.
+    macro_rules! avx512 {
+        ($features:literal, $all:ident, $block:ident, $step:ident) => {
+            #[target_feature(enable = $features)]
+            pub fn $all(w: &[i16], terms: usize, windows: &[i16], sums: &mut [i32]) {
+                let mut rows = w.chunks_exact(8 * terms);
+                let mut outs = sums.chunks_exact_mut(8 * TILE);
+                for (w, sums) in (&mut rows).zip(&mut outs) {
+                    $block::<8>(w, terms, windows, sums);
+                }
+                let rest = rows.remainder().chunks_exact(terms);
+                for (w, sums) in rest.zip(outs.into_remainder().chunks_exact_mut(TILE)) {
+                    $block::<1>(w, terms, windows, sums);
+                }
             }
-        }
-        for (acc, sums) in acc.iter().zip(sums.chunks_exact_mut(TILE)) {
-            // SAFETY: a chunk has 32 values of 32 bits, two vectors of 64 bytes.
-            unsafe {
-                _mm512_storeu_si512(sums.as_mut_ptr().cast(), acc[0]);
-                _mm512_storeu_si512(sums[TILE / 2..].as_mut_ptr().cast(), acc[1]);
+
+            /// `F` filters at a time, so that a window's values are used `F` times.
+            #[target_feature(enable = $features)]
+            fn $block<const F: usize>(w: &[i16], terms: usize, windows: &[i16], sums: &mut [i32]) {
+                let w: [&[i16]; F] = std::array::from_fn(|f| &w[f * terms..][..terms]);
+                let mut acc = [[_mm512_setzero_si512(); 2]; F];
+                for (t, x) in windows.chunks_exact(2 * TILE).enumerate() {
+                    // SAFETY: a chunk has 64 values of 16 bits, two vectors of 64 bytes.
+                    let x = unsafe {
+                        [_mm512_loadu_si512(x.as_ptr().cast()), _mm512_loadu_si512(x[TILE..].as_ptr().cast())]
+                    };
+                    for (acc, w) in acc.iter_mut().zip(w) {
+                        let w = _mm512_set1_epi32(pair(w, t));
+                        acc[0] = $step(acc[0], x[0], w);
+                        acc[1] = $step(acc[1], x[1], w);
+                    }
+                }
+                for (acc, sums) in acc.iter().zip(sums.chunks_exact_mut(TILE)) {
+                    // SAFETY: a chunk has 32 values of 32 bits, two vectors of 64 bytes.
+                    unsafe {
+                        _mm512_storeu_si512(sums.as_mut_ptr().cast(), acc[0]);
+                        _mm512_storeu_si512(sums[TILE / 2..].as_mut_ptr().cast(), acc[1]);
+                    }
+                }
             }
-        }
+        };
     }
+
+    avx512!("avx512f,avx512bw", avx512, block512, add_products);
+    // one instruction for both steps; it wraps, but what is promised to fit does not
+    avx512!("avx512f,avx512bw,avx512vnni", vnni, block_vnni, _mm512_dpwssd_epi32);
 
     #[target_feature(enable = "avx2")]
     pub fn avx2(w: &[i16], terms: usize, windows: &[i16], sums: &mut [i32]) {
@@ -134,6 +153,12 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         for isa in Isa::available() {
             match isa.name() {
+                "avx512" if is_x86_feature_detected!("avx512vnni") => {
+                    // SAFETY: `Isa` found the features on this machine, and the last one was just asked for.
+                    all.push(("vnni", |w, t, x, s| unsafe { x86::vnni(w, t, x, s) }));
+                    // SAFETY: as above.
+                    all.push(("avx512", |w, t, x, s| unsafe { x86::avx512(w, t, x, s) }));
+                }
                 // SAFETY: `Isa` found the features on this machine.
                 "avx512" => all.push(("avx512", |w, t, x, s| unsafe { x86::avx512(w, t, x, s) })),
                 // SAFETY: as above.
