@@ -16,8 +16,8 @@ pub fn products(w: &[i16], terms: usize, windows: &[i16], sums: &mut [i32]) {
     assert!(windows.len() == terms * TILE && sums.len() == w.len() / terms * TILE);
     #[cfg(target_arch = "x86_64")]
     match Isa::active().name() {
-        // SAFETY: `Isa` found avx512f and avx512bw on this machine, and the last one was just asked for.
         "avx512" if is_x86_feature_detected!("avx512vnni") => {
+            // SAFETY: `Isa` found avx512f and avx512bw on this machine, and the last one was just asked for.
             return unsafe { x86::vnni(w, terms, windows, sums) };
         }
         // SAFETY: `Isa` found avx512f and avx512bw on this machine.
