@@ -226,8 +226,7 @@ fn write(report: &Report, out: &Path) -> Result<()> {
     let accuracy = "top-1 accuracy on test images (%)";
     let bytes = Labels { title: &title, cost: "bytes of the deployed file (log scale)", accuracy };
     plot::write(out, "pareto-bytes", bytes, &points(report, |m| m.bytes as f64))?;
-    let latency =
-        Labels { title: &title, cost: "ms for one image, median (log scale)", accuracy };
+    let latency = Labels { title: &title, cost: "ms for one image, median (log scale)", accuracy };
     plot::write(out, "pareto-latency", latency, &points(report, |m| m.latency.median_ms))
 }
 

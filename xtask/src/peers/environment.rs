@@ -101,7 +101,9 @@ fn build_rust(target: &Path) -> Result<PathBuf> {
         .status()
         .with_context(|| format!("starting {}", Path::new(&cargo).display()))?;
     if !done.success() {
-        bail!("the Rust engines were not built ({done}); see cargo's message above, or leave out --rust-peers");
+        bail!(
+            "the Rust engines were not built ({done}); see cargo's message above, or leave out --rust-peers"
+        );
     }
     Ok(target.join("release").join(format!("cnn-peers{}", std::env::consts::EXE_SUFFIX)))
 }
@@ -112,7 +114,8 @@ mod tests {
 
     #[test]
     fn the_pins_are_exact() {
-        let names: Vec<&str> = packages(PINS).filter_map(|p| p.split_once("==").map(|(name, _)| name)).collect();
+        let names: Vec<&str> =
+            packages(PINS).filter_map(|p| p.split_once("==").map(|(name, _)| name)).collect();
         assert_eq!(names.len(), packages(PINS).count());
         for engine in Engine::ALL.into_iter().filter(|e| !e.is_rust()) {
             assert!(names.contains(&engine.name()));
@@ -131,7 +134,11 @@ mod tests {
     fn an_environment_with_these_pins_is_used_again() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("installed.txt"), "a==1\n").unwrap();
-        assert!(python(directory.path(), "python-that-is-not-there", "a==1\n").unwrap().starts_with(directory.path()));
+        assert!(
+            python(directory.path(), "python-that-is-not-there", "a==1\n")
+                .unwrap()
+                .starts_with(directory.path())
+        );
         // other pins: made anew, which fails here
         assert!(python(directory.path(), "python-that-is-not-there", "a==2\n").is_err());
     }

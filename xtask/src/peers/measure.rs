@@ -112,7 +112,9 @@ pub fn measure(
     let mut others: Vec<Result<Loaded>> =
         engines.iter().map(|&engine| load(engine, exported, threads, environment)).collect();
     let mut turns: Vec<Turn<'_>> = vec![Box::new(|runs| ours.turn(runs))];
-    turns.extend(others.iter_mut().flatten().map(|other| -> Turn<'_> { Box::new(|runs| other.worker.run(runs)) }));
+    turns.extend(
+        others.iter_mut().flatten().map(|other| -> Turn<'_> { Box::new(|runs| other.worker.run(runs)) }),
+    );
     let mut rounds = alternate(turns, plan).into_iter();
     let our_rounds = rounds.next().ok_or_else(|| anyhow!("no rounds"))??;
     let peers = engines
@@ -185,7 +187,8 @@ fn peer(engine: Engine, other: &Loaded, rounds: Option<Rounds>, ours: &[f64], lo
 /// The engine of the lowest median among those that the targets name. It is chosen once and not in each round: the fastest of several in
 /// every round would be faster than each of them.
 fn best(peers: &[Peer]) -> Option<Best> {
-    let timed = peers.iter().filter(|p| p.engine.is_target()).filter_map(|p| Some((p.ms?, p.engine, p.ratio?)));
+    let timed =
+        peers.iter().filter(|p| p.engine.is_target()).filter_map(|p| Some((p.ms?, p.engine, p.ratio?)));
     let (_, engine, ratio) = timed.min_by(|a, b| a.0.total_cmp(&b.0))?;
     Some(Best { engine, ratio })
 }

@@ -50,7 +50,12 @@ pub struct Row {
 }
 
 /// Measures all sides on one network, one after the other.
-pub fn measure(exported: &Exported, engines: &[Engine], environment: &Environment, options: &Options) -> Vec<Row> {
+pub fn measure(
+    exported: &Exported,
+    engines: &[Engine],
+    environment: &Environment,
+    options: &Options,
+) -> Vec<Row> {
     let threads = options.threads[0];
     let row = |side, peak: Result<Peak>| match peak {
         Ok(peak) => Row { side, peak: Some(peak), failed: None },

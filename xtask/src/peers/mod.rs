@@ -127,8 +127,9 @@ fn network(
         row
     };
     let rows = options.threads.iter().map(row).collect();
-    let memory = options.measures_memory().then(|| {
-        NetworkMemory { network: name, sides: memory::measure(&exported, engines, environment, options) }
+    let memory = options.measures_memory().then(|| NetworkMemory {
+        network: name,
+        sides: memory::measure(&exported, engines, environment, options),
     });
     if !options.keep {
         exported.remove();

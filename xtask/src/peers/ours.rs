@@ -25,7 +25,10 @@ impl Ours {
     /// # Errors
     /// If it cannot be compiled, or the system gives no threads.
     pub fn new(graph: Graph, images: &Tensor, threads: usize) -> Result<Ours> {
-        let options = SessionOptions { shapes: vec![images.shape().to_vec()], ..SessionOptions::with_threads(threads)? };
+        let options = SessionOptions {
+            shapes: vec![images.shape().to_vec()],
+            ..SessionOptions::with_threads(threads)?
+        };
         let start = Instant::now();
         let session = Session::new(graph, &options)?;
         let create_ns = start.elapsed().as_nanos() as u64;

@@ -199,7 +199,9 @@ impl Report {
             let mut cells = vec![network.network.to_string()];
             cells.extend(sides.iter().map(|(side, _)| megabytes(peak(side).and_then(|p| p.marks.peak))));
             cells.extend(sides.iter().map(|(side, _)| megabytes(peak(side).and_then(|p| p.increment()))));
-            cells.extend(sides.iter().map(|(side, _)| megabytes(peak(side).and_then(|p| p.running_increment()))));
+            cells.extend(
+                sides.iter().map(|(side, _)| megabytes(peak(side).and_then(|p| p.running_increment()))),
+            );
             table.row(cells);
             for side in &network.sides {
                 if let Some(why) = &side.failed {
@@ -260,14 +262,21 @@ mod tests {
             ours_ms: Some(0.05),
             create_ms: Some(2.0),
             reference_error: Some(1e-6),
-            peers: vec![peer(Engine::OnnxRuntime, 0.1), Peer { failed: Some("fell".into()), ms: None, ..peer(Engine::OpenVino, 0.0) }],
+            peers: vec![
+                peer(Engine::OnnxRuntime, 0.1),
+                Peer { failed: Some("fell".into()), ms: None, ..peer(Engine::OpenVino, 0.0) },
+            ],
             best: Some(Best { engine: Engine::OnnxRuntime, ratio }),
             ..Row::failed("lenet5", 1, &anyhow!(""))
         };
         let rows = vec![row, Row::failed("vgg16", 1, &anyhow!("too large"))];
         let side = |side, peak| memory::Row { side, peak, failed: None };
-        let peak = memory::Peak { bare: Some(1_000_000), marks: Marks { peak: Some(3_500_000), running: None } };
-        let memory = vec![NetworkMemory { network: "lenet5", sides: vec![side("ours", Some(peak)), side("onnxruntime", None)] }];
+        let peak =
+            memory::Peak { bare: Some(1_000_000), marks: Marks { peak: Some(3_500_000), running: None } };
+        let memory = vec![NetworkMemory {
+            network: "lenet5",
+            sides: vec![side("ours", Some(peak)), side("onnxruntime", None)],
+        }];
         let version = |engine| Version { engine, version: "1.0".into() };
         Report {
             date: "today".into(),
@@ -292,7 +301,10 @@ mod tests {
         let text = report().text();
         let line = text.lines().find(|l| l.starts_with("lenet5")).unwrap();
         let cells: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(cells, ["lenet5", "0.050", "0.100", "-", "0.50", "0.45", "-", "0.55", "2.0e-6", "1.0e-6", "2"]);
+        assert_eq!(
+            cells,
+            ["lenet5", "0.050", "0.100", "-", "0.50", "0.45", "-", "0.55", "2.0e-6", "1.0e-6", "2"]
+        );
         for part in [
             "tract is missing: not built",
             "OpenVINO failed: fell",

@@ -62,7 +62,8 @@ pub fn targets(rows: &[Row], memory: &[NetworkMemory]) -> Vec<Target> {
             }
         }
     }
-    let created: Vec<_> = rows.iter().filter(|r| r.network == CREATION.0).map(|r| (r.network, r.create_ms)).collect();
+    let created: Vec<_> =
+        rows.iter().filter(|r| r.network == CREATION.0).map(|r| (r.network, r.create_ms)).collect();
     if !created.is_empty() {
         targets.push(Target::most(format!("ms to create a session of {}", CREATION.0), CREATION.1, &created));
     }
@@ -70,7 +71,8 @@ pub fn targets(rows: &[Row], memory: &[NetworkMemory]) -> Vec<Target> {
     targets.push(Target::most("relative error of a logit to the reference executor".into(), ERROR, &errors));
     if numbers.len() > 1 {
         let later = rows.iter().filter(|r| r.same_bits.is_some() || r.failed.is_some());
-        let differ: Vec<_> = later.map(|r| (r.network, r.same_bits.map(|s| f64::from(u8::from(!s))))).collect();
+        let differ: Vec<_> =
+            later.map(|r| (r.network, r.same_bits.map(|s| f64::from(u8::from(!s))))).collect();
         targets.push(Target::most("networks whose bits depend on the threads".into(), 0.0, &differ));
     }
     targets.extend(memory_targets(memory));
@@ -187,7 +189,10 @@ mod tests {
             peak: Some(Peak { bare: Some(bare), marks: Marks { peak: Some(peak), running: Some(bare) } }),
             failed: None,
         };
-        let of = |ours| NetworkMemory { network: "lenet5", sides: vec![side("ours", 10, ours), side("onnxruntime", 50, 70)] };
+        let of = |ours| NetworkMemory {
+            network: "lenet5",
+            sides: vec![side("ours", 10, ours), side("onnxruntime", 50, 70)],
+        };
         assert!(find(&targets(&[], &[of(30)]), "loading and running").met);
         let more = targets(&[], &[of(40)]);
         assert!(!find(&more, "loading and running").met && find(&more, "of running").met);
