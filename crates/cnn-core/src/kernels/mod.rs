@@ -9,3 +9,4 @@ pub mod phases;
 pub mod scratch;
 pub mod tiles;
 pub mod winograd;
+pub mod winograd_small;

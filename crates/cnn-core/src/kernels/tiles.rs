@@ -52,6 +52,8 @@ pub struct Tiles<'a> {
     pub b: *const f32,
     /// Distance of the rows of `b`.
     pub b_inner: usize,
+    /// What will be read as `b` after this product, as much of it; fetched meanwhile. Null for nothing.
+    pub next: *const f32,
     /// Destination.
     pub c: *mut f32,
     /// Distance of destination rows.
@@ -84,17 +86,42 @@ impl SimdOp for Tiles<'_> {
             return;
         }
         let (small, big) = (self.rows / blocks, self.rows % blocks);
-        self.pick(s, 0, big, small + 1);
-        self.pick(s, big * (small + 1), blocks - big, small);
+        let ahead = Ahead::new(&self, self.outer * blocks);
+        self.pick(s, 0, big, small + 1, ahead);
+        self.pick(s, big * (small + 1), blocks - big, small, ahead.after(self.outer * big));
+    }
+}
+
+/// Each block fetches its share of what comes next, a little with every row of `b`: it arrives as fast as it will be needed.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: *const f32,
+    /// Floats for every row of `b`.
+    step: usize,
+    /// Floats for every block.
+    share: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn new(of: &Tiles<'_>, blocks: usize) -> Ahead {
+        // without a next one, a line that is there anyway
+        let (from, step) = if of.next.is_null() { (of.b, 0) } else { (of.next, of.b_inner / blocks) };
+        Ahead { from, step, share: step * of.runs.len() * of.run_len }
+    }
+
+    #[inline(always)]
+    fn after(self, blocks: usize) -> Ahead {
+        Ahead { from: self.from.wrapping_add(blocks * self.share), ..self }
     }
 }
 
 macro_rules! by_rows {
-    ($self:ident, $s:ident, $start:ident, $blocks:ident, $height:ident, $nv:literal, $unit:literal, [$($n:literal)*]) => {
+    ($self:ident, $s:ident, $start:ident, $blocks:ident, $height:ident, $ahead:ident, $nv:literal, $unit:literal, [$($n:literal)*]) => {
         match $height {
             $($n if $n <= S::ROWS[$nv - 1] => {
                 // SAFETY: whoever built the value vouches for the pointers.
-                unsafe { $self.blocks::<S, $n, $nv, $unit>($s, $start, $blocks) }
+                unsafe { $self.blocks::<S, $n, $nv, $unit>($s, $start, $blocks, $ahead) }
             })*
             _ => unreachable!("block height {}", $height),
         }
@@ -103,22 +130,22 @@ macro_rules! by_rows {
 
 impl Tiles<'_> {
     #[inline(always)]
-    fn pick<S: Simd>(&self, s: S, start: usize, blocks: usize, height: usize) {
+    fn pick<S: Simd>(&self, s: S, start: usize, blocks: usize, height: usize, ahead: Ahead) {
         if blocks == 0 {
             return;
         }
         match (self.lanes > S::LANES, self.a_row == 1) {
             (false, false) => {
-                by_rows!(self, s, start, blocks, height, 1, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16])
+                by_rows!(self, s, start, blocks, height, ahead, 1, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16])
             }
             (false, true) => {
-                by_rows!(self, s, start, blocks, height, 1, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16])
+                by_rows!(self, s, start, blocks, height, ahead, 1, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16])
             }
             (true, false) => {
-                by_rows!(self, s, start, blocks, height, 2, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
+                by_rows!(self, s, start, blocks, height, ahead, 2, false, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
             }
             (true, true) => {
-                by_rows!(self, s, start, blocks, height, 2, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
+                by_rows!(self, s, start, blocks, height, ahead, 2, true, [1 2 3 4 5 6 7 8 9 10 11 12 13 14])
             }
         }
     }
@@ -133,6 +160,7 @@ impl Tiles<'_> {
         s: S,
         start: usize,
         blocks: usize,
+        ahead: Ahead,
     ) {
         let a_row = if UNIT { 1 } else { self.a_row };
         let a_inner = if UNIT { self.a_inner } else { 1 };
@@ -172,6 +200,7 @@ impl Tiles<'_> {
                         }
                     }
                     let mut b = self.b;
+                    let mut next = ahead.after(o * blocks + block).from;
                     for &run in self.runs {
                         let mut a = a.add(run);
                         for _ in 0..self.run_len {
@@ -185,6 +214,8 @@ impl Tiles<'_> {
                                     *acc = s.fma(x, bv, *acc);
                                 }
                             }
+                            s.prefetch(next);
+                            next = next.wrapping_add(ahead.step);
                             a = a.add(a_inner);
                             b = b.add(self.b_inner);
                         }

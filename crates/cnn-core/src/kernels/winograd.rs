@@ -76,7 +76,7 @@ fn gradient6<S: Simd>(s: S, y: [S::V; 4]) -> [S::V; 6] {
 
 /// `G g`: filter transform along one axis.
 #[inline(always)]
-fn filter6<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 6] {
+pub fn filter6<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 6] {
     let even_a = s.mul(s.splat(NA), s.fma(s.splat(A2), g[2], g[0]));
     let even_b = s.mul(s.splat(NB), s.fma(s.splat(B2), g[2], g[0]));
     [
@@ -344,7 +344,7 @@ impl SimdOp for SpreadFilters<'_> {
 }
 
 #[inline(always)]
-pub fn both_axes_filter<S: Simd>(s: S, g: [[S::V; 3]; 3]) -> [[S::V; 6]; 6] {
+fn both_axes_filter<S: Simd>(s: S, g: [[S::V; 3]; 3]) -> [[S::V; 6]; 6] {
     let zero = s.splat(0.0);
     let mut mid = [[zero; 3]; 6];
     for x in 0..3 {

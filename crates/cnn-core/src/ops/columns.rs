@@ -236,6 +236,7 @@ impl SimdOp for Product<'_> {
                 run_len: inner,
                 b: self.b[at..].as_ptr(),
                 b_inner: self.b_inner,
+                next: std::ptr::null(),
                 c: self.c[at..].as_mut_ptr(),
                 c_row: self.c_row,
                 rows,

@@ -140,6 +140,7 @@ impl SimdOp for Forward<'_> {
                 run_len: self.run_len,
                 b: self.weights[p * inner * self.width..].as_ptr(),
                 b_inner: self.width,
+                next: std::ptr::null(),
                 c: self.tile[p * self.width..].as_mut_ptr(),
                 c_row: ld,
                 rows: ow,

@@ -197,6 +197,7 @@ impl SimdOp for Backward<'_> {
                     run_len: p.run_len,
                     b: weights.as_ptr(),
                     b_inner: self.width,
+                    next: std::ptr::null(),
                     c: self.tile[((y0 - first) * g.w + x0) * ld + at..].as_mut_ptr(),
                     c_row: sw * ld,
                     rows: cols,

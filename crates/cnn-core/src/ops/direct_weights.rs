@@ -125,6 +125,7 @@ impl SimdOp for Accumulate<'_> {
                         run_len: ow,
                         b: self.dyp[lane..].as_ptr(),
                         b_inner: ld,
+                        next: std::ptr::null(),
                         c: self.sum[to..].as_mut_ptr(),
                         c_row: ld,
                         rows: run,

@@ -138,6 +138,7 @@ impl SimdOp for Block<'_> {
                         run_len: kc,
                         b: packed[p * width * kc..].as_ptr(),
                         b_inner: width,
+                        next: std::ptr::null(),
                         // SAFETY: inside c, in this task's rectangle.
                         c: unsafe { self.c.add(i0 * n + j0 + p * width) },
                         c_row: n,

@@ -135,7 +135,11 @@ impl Session {
     }
 
     /// The same for an instruction set that need not be the best.
-    pub(crate) fn with_isa(mut graph: Graph, options: &SessionOptions, isa: Isa) -> Result<Session> {
+    pub(crate) fn with_isa(graph: Graph, options: &SessionOptions, isa: Isa) -> Result<Session> {
+        floats::together(|| Session::compile(graph, options, isa))
+    }
+
+    fn compile(mut graph: Graph, options: &SessionOptions, isa: Isa) -> Result<Session> {
         let default = [vec![[&[1], graph.input_shape()].concat()]].concat();
         let shapes = if options.shapes.is_empty() { &default } else { &options.shapes };
         let packs: Vec<Shared> = graph.nodes().iter().map(|_| Shared::default()).collect();

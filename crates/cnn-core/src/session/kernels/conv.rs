@@ -2,7 +2,7 @@
 
 use super::depthwise;
 use super::direct::{self, Direct};
-use super::winograd::{self, Winograd};
+use super::winograd;
 use crate::ops::conv::ConvGeometry;
 use crate::session::lowering::{Lowered, Lowering};
 
@@ -20,17 +20,18 @@ pub(crate) fn lower(
         return None;
     }
     let (weights, bias) = at.epilogue.fold(g.m, weights, bias);
-    let winograd_fits = !at.exact && winograd::fits(g);
-    let winograd = match at.choice {
-        Some(name) => name == winograd::NAME,
-        None => winograd_fits && winograd::pays(at.isa, g),
+    let fits = !at.exact && winograd::fits(g);
+    let chosen = match at.choice {
+        Some(choice) => winograd::NAMES.into_iter().find(|&name| name == choice),
+        None => winograd::pays(at.isa, g),
     };
-    let mut lowered = match winograd && winograd_fits {
-        true => Winograd::lower(at, g, &weights, &bias),
-        false => Direct::lower(at, g, &weights, &bias),
+    let mut lowered = match chosen.filter(|_| fits) {
+        Some(name) => winograd::lower(name, at, g, &weights, &bias),
+        None => Direct::lower(at, g, &weights, &bias),
     };
-    if winograd_fits {
-        lowered.alternatives = vec![if winograd { direct::NAME } else { winograd::NAME }];
+    if fits {
+        let others = [direct::NAME].into_iter().chain(winograd::NAMES);
+        lowered.alternatives = others.filter(|&name| name != chosen.unwrap_or(direct::NAME)).collect();
     }
     Some(lowered)
 }

@@ -297,34 +297,57 @@ impl Kernel for Direct {
             }
             count += 1;
         });
+        let runs = &runs[..count.min(MOST_RUNS)];
         let panels = (part.channels.start - group * mg) / self.width
             ..(part.channels.end - group * mg).div_ceil(self.width);
         for panel in panels {
             let at = group * mg.div_ceil(self.width) + panel;
             let channel = group * mg + panel * self.width;
-            let dst = out.as_ptr().wrapping_add(part.pixels.start * out.pitch() + channel);
-            self.isa.run(Tiles {
-                a,
-                a_row: pixel * if self.form == Form::Pointwise { 1 } else { g.stride[1] },
-                a_inner: 1,
-                runs: &runs[..count.min(MOST_RUNS)],
-                run_len,
-                b: self.weights[at * inner * self.width..].as_ptr(),
-                b_inner: self.width,
-                c: dst,
-                c_row: out.pitch(),
-                rows,
-                outer,
-                a_outer: row * g.stride[0],
-                c_outer: ow * out.pitch(),
-                lanes: self.width.min(part.channels.end - channel),
-                init: Init::Row(self.bias[at * self.width..].as_ptr()),
-                finish: Some(self.ending.at(residual, part.pixels.start, channel, ow)),
-            });
+            let mut b = self.weights[at * inner * self.width..][..inner * self.width].as_ptr();
+            let (mut init, pieces) =
+                (Init::Row(self.bias[at * self.width..].as_ptr()), pieces(runs, run_len));
+            for (i, (runs, start, len)) in pieces.clone().enumerate() {
+                let next = b.wrapping_add(runs.len() * len * self.width);
+                let last = i + 1 == pieces.len();
+                self.isa.run(Tiles {
+                    a: a.wrapping_add(start),
+                    a_row: pixel * if self.form == Form::Pointwise { 1 } else { g.stride[1] },
+                    a_inner: 1,
+                    runs,
+                    run_len: len,
+                    b,
+                    b_inner: self.width,
+                    next,
+                    c: out.as_ptr().wrapping_add(part.pixels.start * out.pitch() + channel),
+                    c_row: out.pitch(),
+                    rows,
+                    outer,
+                    a_outer: row * g.stride[0],
+                    c_outer: ow * out.pitch(),
+                    lanes: self.width.min(part.channels.end - channel),
+                    init,
+                    finish: last.then(|| self.ending.at(residual, part.pixels.start, channel, ow)),
+                });
+                (b, init) = (next, Init::Accumulate);
+            }
         }
         self.ending.finish(&mut out, part.pixels.clone());
         Ok(())
     }
+}
+
+/// Rows of a panel that stay in the first-level cache while all pixels of a part go by.
+const PIECE: usize = 256;
+
+/// The runs in pieces of about [`PIECE`] inner indices: some whole runs, or one from an index on, and the length of each.
+fn pieces(runs: &[usize], len: usize) -> impl ExactSizeIterator<Item = (&[usize], usize, usize)> + Clone {
+    let (together, cuts) = ((PIECE / len.max(1)).max(1), len.div_ceil(PIECE).max(1));
+    let groups = runs.len().div_ceil(together);
+    (0..groups * cuts).map(move |i| {
+        let group = &runs[i / cuts * together..runs.len().min((i / cuts + 1) * together)];
+        let piece = panels::piece(len, cuts, i % cuts);
+        (group, piece.start, piece.len())
+    })
 }
 
 /// True if the kernel can do this convolution: its filters have not too many separate runs.

@@ -102,6 +102,7 @@ impl Kernel for Linear {
                     run_len: self.inputs,
                     b,
                     b_inner: self.width,
+                    next: b.wrapping_add(self.inputs * self.width),
                     c: out.as_ptr().wrapping_add(part.pixels.start * out.pitch() + channel),
                     c_row: out.pitch(),
                     rows: part.pixels.len(),
