@@ -18,7 +18,7 @@ use crate::session::kernel::{Inputs, Kernel, Part, Target};
 use crate::session::lowering::{Lowered, Lowering};
 use crate::simd::Isa;
 use std::sync::Arc;
-use transforms::{Filters, Gather, Products, Spread};
+use transforms::{Filters, Gather, Product, Spread};
 
 /// Names of the algorithms.
 pub(super) const NAMES: [&str; 2] = ["winograd-2x2", "winograd-4x4"];
@@ -27,6 +27,10 @@ pub(super) const NAMES: [&str; 2] = ["winograd-2x2", "winograd-4x4"];
 const MOST_TILES: usize = 64;
 const BLOCK: usize = 128 * 1024;
 const FEW_TILES: usize = 28;
+/// Bytes of weights from which on a part has as many tiles as it can: each reads them all.
+const HEAVY: usize = 2 << 20;
+/// Floats of products that are kept.
+const KEPT: usize = 256 * 1024;
 /// Bytes of weights that come from memory in the time of a vector multiply-add.
 const STREAM: f32 = 2.5;
 
@@ -137,6 +141,11 @@ impl<const OUT: usize, const IN: usize> Winograd<OUT, IN> {
         let floats = |channels| (IN * IN * product_stride(rows * cols, channels)).next_multiple_of(16);
         (floats(cp), floats(self.width))
     }
+
+    /// Panels whose products are kept before they are transformed back.
+    fn group(&self, part: &Part) -> usize {
+        (KEPT / self.lengths(part).1).clamp(1, part.channels.len().div_ceil(self.width))
+    }
 }
 
 /// Bands of whole rows of tiles, by groups of panels.
@@ -146,9 +155,12 @@ fn cut<const OUT: usize, const IN: usize>(isa: Isa, g: &ConvGeometry, width: usi
     let count = g.m.div_ceil(width);
     let cost = tile_rows * tile_cols * IN * IN * g.c * count * (width / isa.lanes());
     let want = (cost / 12_000).clamp(1, 8);
-    let for_cache = (BLOCK / (IN * IN * g.c)).clamp(FEW_TILES, MOST_TILES);
+    let heavy = IN * IN * g.c * g.m * 4 > HEAVY;
+    let for_cache = match heavy {
+        true => MOST_TILES,
+        false => (BLOCK / (IN * IN * g.c)).clamp(FEW_TILES, MOST_TILES),
+    };
     let rows = (for_cache / tile_cols).clamp(1, tile_rows);
-    let heavy = IN * IN * g.c * g.m * 4 > 2 * 1024 * 1024;
     let (bands, columns) = if heavy {
         let bands = tile_rows.div_ceil(rows);
         // each column transforms the inputs again
@@ -184,7 +196,7 @@ impl<const OUT: usize, const IN: usize> Kernel for Winograd<OUT, IN> {
     fn scratch(&self) -> usize {
         let floats = |part| {
             let (inputs, products) = self.lengths(part);
-            inputs + products
+            inputs + products * self.group(part)
         };
         self.parts.iter().map(floats).max().unwrap_or(0)
     }
@@ -199,8 +211,7 @@ impl<const OUT: usize, const IN: usize> Kernel for Winograd<OUT, IN> {
         let residual = self.residual.then(|| inputs.get(1));
         let (rows, cols) = self.tiles(part);
         let (spread_len, product_len) = self.lengths(part);
-        let (spread, rest) = scratch.split_at_mut(spread_len);
-        let products = &mut rest[..product_len];
+        let (spread, products) = scratch.split_at_mut(spread_len);
         let (oh, ow) = (g.out_h(), g.out_w());
         let (image, y) = (part.pixels.start / (oh * ow), part.pixels.start / ow % oh);
         let cp = g.c.next_multiple_of(self.isa.lanes());
@@ -213,31 +224,48 @@ impl<const OUT: usize, const IN: usize> Kernel for Winograd<OUT, IN> {
             channels: g.c,
             dst: spread,
         });
-        for panel in part.channels.start / self.width..part.channels.end.div_ceil(self.width) {
-            let channel = panel * self.width;
-            let lanes = self.width.min(part.channels.end - channel);
-            let per_product = g.c * self.width;
-            self.isa.run(Products::<OUT, IN> {
-                tiles: rows * cols,
-                c: g.c,
-                cp,
-                spread,
-                weights: &self.weights[panel * IN * IN * per_product..][..IN * IN * per_product],
-                width: self.width,
-                lanes,
-                products,
-            });
-            self.isa.run(Gather::<OUT, IN> {
-                src: products,
-                tiles: [rows, cols],
-                size: [part.pixels.len() / ow, ow],
-                width: self.width,
-                lanes,
-                bias: &self.bias[channel..][..self.width],
-                finish: self.ending.at(residual, part.pixels.start, channel, 0),
-                dst: out.as_ptr().wrapping_add(part.pixels.start * out.pitch() + channel),
-                pitch: out.pitch(),
-            });
+        let per_product = g.c * self.width;
+        let weights = |panel: usize, product: usize| (panel * IN * IN + product) * per_product;
+        let (last, group) = (part.channels.end.div_ceil(self.width), self.group(part));
+        let mut first = part.channels.start / self.width;
+        while first < last {
+            let panels = first..last.min(first + group);
+            // a matrix of inputs stays in the cache while the panels go by
+            for product in 0..IN * IN {
+                for panel in panels.clone() {
+                    let next = match panel + 1 < panels.end {
+                        true => weights(panel + 1, product),
+                        false => weights(first, product + 1),
+                    };
+                    self.isa.run(Product {
+                        tiles: rows * cols,
+                        c: g.c,
+                        cp,
+                        product,
+                        spread,
+                        weights: &self.weights[weights(panel, product)..][..per_product],
+                        next: self.weights.as_ptr().wrapping_add(next),
+                        width: self.width,
+                        lanes: self.width.min(part.channels.end - panel * self.width),
+                        products: &mut products[(panel - first) * product_len..][..product_len],
+                    });
+                }
+            }
+            for panel in panels.clone() {
+                let channel = panel * self.width;
+                self.isa.run(Gather::<OUT, IN> {
+                    src: &products[(panel - first) * product_len..][..product_len],
+                    tiles: [rows, cols],
+                    size: [part.pixels.len() / ow, ow],
+                    width: self.width,
+                    lanes: self.width.min(part.channels.end - channel),
+                    bias: &self.bias[channel..][..self.width],
+                    finish: self.ending.at(residual, part.pixels.start, channel, 0),
+                    dst: out.as_ptr().wrapping_add(part.pixels.start * out.pitch() + channel),
+                    pitch: out.pitch(),
+                });
+            }
+            first = panels.end;
         }
         self.ending.finish(&mut out, part.pixels.clone());
         Ok(())

@@ -155,44 +155,53 @@ impl<const OUT: usize, const IN: usize> SimdOp for Spread<'_, OUT, IN> {
     }
 }
 
-/// The products of a panel with the matrices of a part.
-pub(super) struct Products<'a, const OUT: usize, const IN: usize> {
+/// One of the products of a panel.
+pub(super) struct Product<'a> {
     pub tiles: usize,
     pub c: usize,
     pub cp: usize,
+    pub product: usize,
+    /// All matrices of the inputs.
     pub spread: &'a [f32],
+    /// `c x width`.
     pub weights: &'a [f32],
+    /// The weights of the next one.
+    pub next: *const f32,
     pub width: usize,
     pub lanes: usize,
+    /// All products of the panel.
     pub products: &'a mut [f32],
 }
 
-impl<const OUT: usize, const IN: usize> SimdOp for Products<'_, OUT, IN> {
+impl SimdOp for Product<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (from, to) = (product_stride(self.tiles, self.cp), product_stride(self.tiles, self.width));
-        for p in 0..IN * IN {
-            s.vectorize(Tiles {
-                a: self.spread[p * from..].as_ptr(),
-                a_row: self.cp,
-                a_inner: 1,
-                runs: &[0],
-                run_len: self.c,
-                b: self.weights[p * self.c * self.width..].as_ptr(),
-                b_inner: self.width,
-                next: std::ptr::null(),
-                c: self.products[p * to..].as_mut_ptr(),
-                c_row: self.width,
-                rows: self.tiles,
-                outer: 1,
-                a_outer: 0,
-                c_outer: 0,
-                lanes: self.width.min(self.lanes.next_multiple_of(S::LANES)),
-                init: Init::Zero,
-                finish: None,
-            });
+        assert!(
+            self.spread.len() >= (self.product + 1) * from - 16 && self.weights.len() >= self.c * self.width
+        );
+        assert!(self.products.len() >= (self.product + 1) * to - 16 && self.lanes <= self.width);
+        Tiles {
+            a: self.spread[self.product * from..].as_ptr(),
+            a_row: self.cp,
+            a_inner: 1,
+            runs: &[0],
+            run_len: self.c,
+            b: self.weights.as_ptr(),
+            b_inner: self.width,
+            next: self.next,
+            c: self.products[self.product * to..].as_mut_ptr(),
+            c_row: self.width,
+            rows: self.tiles,
+            outer: 1,
+            a_outer: 0,
+            c_outer: 0,
+            lanes: self.width.min(self.lanes.next_multiple_of(S::LANES)),
+            init: Init::Zero,
+            finish: None,
         }
+        .run(s);
     }
 }
 
