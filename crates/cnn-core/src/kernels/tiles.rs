@@ -87,8 +87,14 @@ impl SimdOp for Tiles<'_> {
         }
         let (small, big) = (self.rows / blocks, self.rows % blocks);
         let ahead = Ahead::new(&self, self.outer * blocks);
-        self.pick(s, 0, big, small + 1, ahead);
-        self.pick(s, big * (small + 1), blocks - big, small, ahead.after(self.outer * big));
+        let heights = [
+            (0, big, small + 1, ahead),
+            (big * (small + 1), blocks - big, small, ahead.after(self.outer * big)),
+        ];
+        // a loop: the code of `pick` is long
+        for (start, blocks, height, ahead) in heights {
+            self.pick(s, start, blocks, height, ahead);
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::SessionOptions;
 use super::arena;
-use super::choices::Choices;
 use super::gather::Gather;
 use super::groups::{Group, groups};
 use super::infer::Infer;
@@ -10,7 +9,7 @@ use super::kernel::{Kernel, Part, Place, cover};
 use super::layout::Convert;
 use super::lowering::{Edge, Layout, Lowered, Lowering, Shared, channels_are_rows};
 use super::plan::{Plan, Step};
-use super::tune;
+use super::tune::{self, Decisions};
 use crate::graph::Graph;
 use crate::layers::{ChannelMap, Concat, Dropout, Flatten, Identity, Reshape};
 use crate::simd::Isa;
@@ -58,7 +57,7 @@ pub(super) fn compile(
     options: &SessionOptions,
     isa: Isa,
     packs: &[Shared],
-    choices: &mut Choices,
+    decisions: &mut Decisions,
     last: bool,
 ) -> Result<Plan> {
     let shapes = graph.shapes_for(shape)?;
@@ -66,7 +65,7 @@ pub(super) fn compile(
     let mut compiler = Compiler {
         isa,
         options,
-        choices,
+        decisions,
         drafts: Vec::new(),
         storages: 1,
         values: vec![None; shapes.len()],
@@ -88,7 +87,7 @@ pub(super) fn compile(
 struct Compiler<'a> {
     isa: Isa,
     options: &'a SessionOptions,
-    choices: &'a mut Choices,
+    decisions: &'a mut Decisions,
     drafts: Vec<Draft>,
     storages: usize,
     shapes: Vec<Vec<usize>>,
@@ -272,7 +271,7 @@ impl Compiler<'_> {
             choice: None,
             shared: &packs[group.head],
         };
-        let lowered = match tune::lower(node, &at, self.options, self.choices)? {
+        let lowered = match tune::lower(node, &at, self.options, self.decisions)? {
             Some(lowered) if lowered.inputs.len() == sources.len() => lowered,
             Some(lowered) => {
                 let why =

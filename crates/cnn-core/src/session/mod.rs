@@ -45,7 +45,9 @@ use crate::simd::Isa;
 use crate::tensor::{Tensor, elements, slice_mut, zeros};
 use crate::{Error, Result};
 use plan::Plan;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use tune::Decisions;
 
 /// How algorithms are chosen where several would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,7 +124,7 @@ pub struct Session {
     /// Most threads that a run may use: there is scratch memory for so many.
     workers: usize,
     team: team::Team,
-    choices: Choices,
+    decisions: Decisions,
 }
 
 impl Session {
@@ -143,7 +145,7 @@ impl Session {
         let default = [vec![[&[1], graph.input_shape()].concat()]].concat();
         let shapes = if options.shapes.is_empty() { &default } else { &options.shapes };
         let packs: Vec<Shared> = graph.nodes().iter().map(|_| Shared::default()).collect();
-        let mut choices = Choices::default();
+        let mut decisions = Decisions::new(&graph, options)?;
         let mut plans = Vec::with_capacity(shapes.len());
         for (i, shape) in shapes.iter().enumerate() {
             if shape.len() != graph.input_shape().len() + 1 || shape.contains(&0) {
@@ -153,11 +155,12 @@ impl Session {
                 )));
             }
             let last = i + 1 == shapes.len();
-            plans.push(compile::compile(&mut graph, shape, options, isa, &packs, &mut choices, last)?);
+            plans.push(compile::compile(&mut graph, shape, options, isa, &packs, &mut decisions, last)?);
         }
         let workers = threads(options.pool.as_ref(), options.current_pool);
         let arena = plans.iter().map(|p| p.arena).max().unwrap_or(0);
         let scratch = plans.iter().map(Plan::scratch).max().unwrap_or(0) * workers;
+        decisions.settle();
         Ok(Session {
             plans,
             arena: Floats::zeros(arena),
@@ -166,7 +169,7 @@ impl Session {
             current_pool: options.current_pool,
             workers,
             team: team::Team::default(),
-            choices,
+            decisions,
         })
     }
 
@@ -238,7 +241,12 @@ impl Session {
 
     /// The algorithms in use, where there was a choice.
     pub fn choices(&self) -> &Choices {
-        &self.choices
+        &self.decisions.choices
+    }
+
+    /// The algorithms that would do too, for each entry of [`Session::choices`].
+    pub fn alternatives(&self) -> &BTreeMap<String, Vec<&'static str>> {
+        &self.decisions.alternatives
     }
 
     /// Bytes held.

@@ -4,7 +4,7 @@ use crate::graph::Graph;
 use crate::layer::Layer;
 use crate::model_file::{deploy_bytes, from_bytes};
 use crate::registry::Registry;
-use crate::session::{Session, SessionOptions};
+use crate::session::{Choices, Session, SessionOptions};
 use crate::tensor::{Tensor, relative_error};
 use crate::{Error, Result};
 use ndarray::Axis;
@@ -15,7 +15,8 @@ use ndarray::Axis;
 /// - a batch gives the same bits as its images one by one;
 /// - it refuses no inputs with an error, not a panic;
 /// - its clone gives the same bits;
-/// - a session, where it may run by a kernel of its own, gives the same values up to rounding (relative error 1e-5).
+/// - a session, where it may run by a kernel of its own, gives the same values up to rounding (relative error 1e-5), and so does every
+///   other algorithm that the layer offers (Winograd's, 1e-3).
 ///
 /// # Errors
 /// What was violated.
@@ -36,16 +37,42 @@ pub fn check_layer(layer: &dyn Layer, input: &Tensor, registry: &Registry) -> Re
     require(back.infer(input)? == output, "written and read back, it gives other values".into())?;
     require(deploy_bytes(&back, true)? == bytes, "written again, it gives other bytes".into())?;
 
-    let options =
-        SessionOptions { shapes: vec![input.shape().to_vec()], exact: true, ..SessionOptions::default() };
-    let compiled = Session::new(graph, &options)?.run(input)?;
-    let error = relative_error(&compiled, &output);
-    require(compiled == output || error <= 1e-5, format!("in a session it is off by {error}"))?;
+    let shapes = vec![input.shape().to_vec()];
+    let exact = SessionOptions { shapes, exact: true, ..SessionOptions::default() };
+    check_session(&graph, &exact, 1e-5, input, &output)?;
+    check_session(&graph, &SessionOptions { exact: false, ..exact }, 1e-3, input, &output)?;
 
     for (at, image) in input.axis_chunks_iter(Axis(0), 1).enumerate() {
         let alone = layer.infer(&[&image.to_owned()])?;
         let in_batch = output.slice_axis(Axis(0), ndarray::Slice::from(at..at + 1));
         require(alone == in_batch, format!("image {at} alone gives other values than in the batch"))?;
+    }
+    Ok(())
+}
+
+/// Every algorithm of a layer in a session.
+fn check_session(
+    graph: &Graph,
+    options: &SessionOptions,
+    most: f32,
+    input: &Tensor,
+    expected: &Tensor,
+) -> Result<()> {
+    let check = |session: &mut Session| -> Result<()> {
+        let output = session.run(input)?;
+        let (error, choices) = (relative_error(&output, expected), session.choices());
+        require(
+            output == expected || error <= most,
+            format!("in a session it is off by {error} ({choices:?})"),
+        )
+    };
+    let mut session = Session::new(graph.clone(), options)?;
+    check(&mut session)?;
+    for (key, names) in session.alternatives() {
+        for name in names {
+            let choices = Some(Choices([(key.clone(), name.to_string())].into()));
+            check(&mut Session::new(graph.clone(), &SessionOptions { choices, ..options.clone() })?)?;
+        }
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ impl SimdOp for Product<'_> {
             self.spread.len() >= (self.product + 1) * from - 16 && self.weights.len() >= self.c * self.width
         );
         assert!(self.products.len() >= (self.product + 1) * to - 16 && self.lanes <= self.width);
-        Tiles {
+        s.vectorize(Tiles {
             a: self.spread[self.product * from..].as_ptr(),
             a_row: self.cp,
             a_inner: 1,
@@ -200,8 +200,7 @@ impl SimdOp for Product<'_> {
             lanes: self.width.min(self.lanes.next_multiple_of(S::LANES)),
             init: Init::Zero,
             finish: None,
-        }
-        .run(s);
+        });
     }
 }
 
