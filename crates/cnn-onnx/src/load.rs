@@ -342,7 +342,8 @@ impl<'a> Walk<'a> {
             let mut inputs = Vec::with_capacity(node.input.len());
             for name in node.input.iter().map(String::as_str) {
                 inputs.push(if name.is_empty() { None } else { self.slot(name)? });
-                // the last reader has a value for itself: large constants are folded in several steps or become weights
+                // the last reader has a value for itself: large constants are folded in several steps, and
+                // their memory becomes that of a layer
                 if let Some(left) = readers.get_mut(name) {
                     *left -= 1;
                     if *left == 0 {

@@ -1,4 +1,5 @@
-//! The outline of a file: its messages without the values of large constants, of which only the places are noted.
+//! The outline of a file: its messages without the values of large constants, of which only the places are
+//! noted.
 //!
 //! A model is a few kilobytes of structure around many megabytes of weights. The outline is decoded at once,
 //! the weights are read one by one when they are asked for.
@@ -28,13 +29,15 @@ impl Kind {
         match (self, field) {
             (Kind::Model, 7) => Some(Kind::Graph),
             (Kind::Graph, 1) => Some(Kind::Node),
-            (Kind::Graph, 5) | (Kind::Attribute, 5) => Some(Kind::Tensor),
+            (Kind::Graph, 5) | (Kind::Attribute, TENSOR) => Some(Kind::Tensor),
             (Kind::Node, 5) => Some(Kind::Attribute),
             _ => None,
         }
     }
 }
 
+/// The field of an attribute for its tensor.
+const TENSOR: u64 = 5;
 /// Fields of a constant: floats one after the other, and little-endian bytes, which is the same for floats.
 const FLOAT_DATA: u64 = 4;
 const RAW_DATA: u64 = 9;
@@ -74,7 +77,7 @@ impl Outline<'_> {
     /// Copies the fields of a message up to its end.
     fn message(&mut self, kind: Kind, end: u64) -> std::io::Result<()> {
         let (begin, start) = (self.at, self.out.len());
-        // fields with values, and the large one
+        // fields that hold the values, and the large one
         let (mut fields, mut section) = (0, None);
         while self.at < end {
             let key = self.varint(end)?;
@@ -101,7 +104,10 @@ impl Outline<'_> {
                 )));
             }
             let values = kind == Kind::Tensor && [FLOAT_DATA, RAW_DATA].contains(&field);
-            fields += u32::from(values);
+            fields += u32::from(values || kind == Kind::Attribute && field == TENSOR);
+            if kind == Kind::Attribute && fields > 1 {
+                return Err(damaged(format!("a second tensor in an attribute at byte {}", self.at)));
+            }
             if field == SECTION {
                 self.skip(size)?;
             } else if let Some(inner) = kind.inner(field).filter(|_| wire == wire::BYTES) {
@@ -206,3 +212,117 @@ impl Outline<'_> {
 
 /// Bytes of the length of a message, whatever it is: it is known only behind the message.
 const LENGTH: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    /// Constants in all forms, as initializers and in a node.
+    fn model() -> Vec<u8> {
+        let raw = TensorProto { dims: vec![2], raw_data: Some((0..8).collect()), ..Default::default() };
+        let floats = TensorProto { float_data: vec![1.0, -2.0, 0.5], data_type: 1, ..Default::default() };
+        let both = TensorProto { int64_data: vec![7, 300], name: "both".into(), ..raw.clone() };
+        let pieces = TensorProto { raw_data: raw.raw_data.clone(), ..floats.clone() };
+        let attribute = AttributeProto { t: Some(raw.clone()), ints: vec![1, 2], ..Default::default() };
+        let node = NodeProto { name: "n".into(), attribute: vec![attribute; 2], ..Default::default() };
+        let graph = GraphProto {
+            node: vec![node, NodeProto::default()],
+            initializer: vec![raw, floats, both, TensorProto::default(), pieces],
+            ..Default::default()
+        };
+        ModelProto { ir_version: 8, graph: Some(graph), ..Default::default() }.encode_to_vec()
+    }
+
+    /// Puts the values that were left in the file back to where they belong; false if they are no floats.
+    fn put_back(tensor: &mut TensorProto, bytes: &[u8]) -> bool {
+        let Some(section) = tensor.section.take() else { return true };
+        let values = &bytes[section.offset as usize..][..section.length as usize];
+        match section.packed_floats {
+            true => tensor.float_data = values.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            false => tensor.raw_data = Some(values.to_vec().into()),
+        }
+        !section.packed_floats || values.len().is_multiple_of(4)
+    }
+
+    /// The outline with the values is what the decoder makes of the whole file.
+    fn check(bytes: &[u8], large: u64) {
+        let whole = ModelProto::decode(bytes);
+        let outline = match outline(&Source::bytes(bytes), Kind::Model, large) {
+            Ok(outline) => ModelProto::decode(&outline[..]),
+            Err(error) => {
+                // the decoder skips groups, and puts tensors together
+                let why = error.to_string();
+                let stricter = ["a field of type 3", "a second tensor"].iter().any(|s| why.contains(s));
+                assert!(whole.is_err() || stricter, "{why}");
+                return;
+            }
+        };
+        let Ok(mut outline) = outline else {
+            assert!(whole.is_err());
+            return;
+        };
+        let mut floats = true;
+        for graph in outline.graph.iter_mut() {
+            let inside = graph.node.iter_mut().flat_map(|n| &mut n.attribute).filter_map(|a| a.t.as_mut());
+            for tensor in inside.chain(&mut graph.initializer) {
+                floats &= put_back(tensor, bytes);
+            }
+        }
+        if floats {
+            let whole = whole.expect("the outline can be decoded");
+            assert_eq!(outline.encode_to_vec(), whole.encode_to_vec()); // NaN is not equal to itself
+        }
+    }
+
+    #[test]
+    fn the_outline_is_the_file_without_large_values() {
+        let bytes = model();
+        for large in [1, 8, 9, 12, 13, LARGE] {
+            check(&bytes, large);
+        }
+        let sections = |large| {
+            let outline = outline(&Source::bytes(&bytes), Kind::Model, large).unwrap();
+            let graph = ModelProto::decode(&outline[..]).unwrap().graph.unwrap();
+            graph.initializer.iter().map(|t| t.section.is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(sections(8), [true, true, true, false, false]);
+        assert_eq!(sections(9), [false, true, false, false, false]);
+        assert_eq!(sections(LARGE), [false; 5]);
+    }
+
+    #[test]
+    fn a_place_that_a_file_names_is_not_looked_at() {
+        let section = Some(SectionProto { offset: 1, length: 2, packed_floats: false });
+        let bytes = TensorProto { section, name: "a".into(), ..Default::default() }.encode_to_vec();
+        let outline = outline(&Source::bytes(&bytes), Kind::Tensor, LARGE).unwrap();
+        assert_eq!(
+            TensorProto::decode(&outline[..]).unwrap(),
+            TensorProto { section: None, name: "a".into(), ..Default::default() }
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn damaged_files(changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..4), large in 1u64..16) {
+            let mut bytes = model();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            check(&bytes, large);
+        }
+
+        #[test]
+        fn cut_and_joined_files(a in any::<Index>(), b in any::<Index>(), large in 1u64..16) {
+            let mut bytes = model();
+            let (a, b) = (a.index(bytes.len()), b.index(bytes.len()));
+            bytes.drain(a.min(b)..a.max(b));
+            check(&bytes, large);
+        }
+    }
+}
