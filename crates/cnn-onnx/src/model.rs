@@ -32,7 +32,7 @@ const ALIENS: [(&[u8], &str, &str); 8] = [
 ];
 
 /// Bytes that tell what a file is.
-const HEAD: u64 = 256;
+const HEAD: u64 = 4096;
 
 /// Decodes a file but for the large values in it.
 pub(crate) fn decode(source: &Source<'_>) -> Result<ModelProto> {
