@@ -1,12 +1,14 @@
 //! Constants of a file: typed fields, raw bytes, or a section of another file.
 
 use crate::kind::ElementKind;
+use crate::outline::{Kind, LARGE, outline};
 use crate::proto::TensorProto;
+use crate::source::{ReadSeek, Source};
 use crate::value::{Data, MOST_AXES, Value, checked_elements, claimed_elements};
 use crate::{Error, Result};
 use prost::Message;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Component, Path};
 
 /// Most elements of a tensor that is read alone.
@@ -18,13 +20,20 @@ impl Value {
     /// # Errors
     /// If the bytes are damaged, or of a type that is not supported.
     pub fn from_tensor_bytes(bytes: &[u8]) -> Result<Value> {
-        let proto = TensorProto::decode(bytes).map_err(|e| Error::Damaged(e.to_string()))?;
-        read(&proto, None, ALONE)
+        let source = Source::bytes(bytes);
+        let outline = outline(&source, Kind::Tensor, LARGE)?;
+        let proto = TensorProto::decode(&outline[..]).map_err(|e| Error::Damaged(e.to_string()))?;
+        read(&proto, &source, None, ALONE)
     }
 }
 
-/// Reads a constant; values in other files are looked for in `directory`.
-pub(crate) fn read(proto: &TensorProto, directory: Option<&Path>, limit: u64) -> Result<Value> {
+/// Reads a constant of the file; values in other files are looked for in `directory`.
+pub(crate) fn read(
+    proto: &TensorProto,
+    source: &Source<'_>,
+    directory: Option<&Path>,
+    limit: u64,
+) -> Result<Value> {
     let bad = |why: String| Error::Tensor { name: proto.name.clone(), why };
     let kind = ElementKind::from_code(proto.data_type)
         .ok_or_else(|| bad(format!("the element type {} is not supported", proto.data_type)))?;
@@ -38,16 +47,21 @@ pub(crate) fn read(proto: &TensorProto, directory: Option<&Path>, limit: u64) ->
         limit,
     })?;
     let bytes = (count * kind.bits()).div_ceil(8);
+    let fits = |length: u64| match length == bytes as u64 {
+        true => Ok(()),
+        false => Err(bad(format!("{length} bytes for {count} values of type {kind} ({bytes} bytes)"))),
+    };
+    let raw = proto.raw_data.as_ref().filter(|raw| !raw.is_empty() || bytes == 0);
     let data = if proto.data_location == 1 {
-        from_bytes(kind, count, &external(proto, directory, bytes)?)
-    } else if let Some(raw) = proto.raw_data.as_ref().filter(|raw| !raw.is_empty() || bytes == 0) {
-        if raw.len() != bytes {
-            return Err(bad(format!(
-                "{} bytes for {count} values of type {kind} ({bytes} bytes)",
-                raw.len()
-            )));
-        }
-        from_bytes(kind, count, raw)
+        let (file, offset) = external(proto, directory, bytes)?;
+        file.read(offset, |from| decode(kind, count, from))?
+    } else if let Some(section) = proto.section.filter(|s| !s.packed_floats || kind == ElementKind::Float) {
+        // as many bytes as there are, before memory is taken for them
+        fits(section.length)?;
+        source.read(section.offset, |from| decode(kind, count, from))?
+    } else if let Some(raw) = raw {
+        fits(raw.len() as u64)?;
+        Source::bytes(raw).read(0, |from| decode(kind, count, from))?
     } else {
         typed(proto, kind, count).ok_or_else(|| {
             bad(format!("it does not hold the {count} values of type {kind} that its shape {shape:?} says"))
@@ -56,30 +70,44 @@ pub(crate) fn read(proto: &TensorProto, directory: Option<&Path>, limit: u64) ->
     Ok(Value::new(kind, shape, data))
 }
 
-/// Little-endian elements; as many bytes as the count needs.
-fn from_bytes(kind: ElementKind, count: usize, raw: &[u8]) -> Data {
+/// Little-endian elements, from as many bytes as the count needs.
+fn decode(kind: ElementKind, count: usize, from: &mut dyn ReadSeek) -> io::Result<Data> {
     use ElementKind::*;
-    match kind {
-        Float => Data::F32(raw.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-        Double => Data::F64(raw.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
-        Float16 => {
-            Data::F32(raw.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect())
-        }
-        BFloat16 => {
-            Data::F32(raw.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect())
-        }
-        Int64 => Data::I64(raw.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
-        UInt64 => Data::I64(raw.as_chunks().0.iter().map(|b| clamped(u64::from_le_bytes(*b))).collect()),
-        UInt32 => Data::I64(raw.as_chunks().0.iter().map(|b| i64::from(u32::from_le_bytes(*b))).collect()),
-        Int32 => Data::I32(raw.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect()),
-        Int16 => Data::I32(raw.as_chunks().0.iter().map(|b| i32::from(i16::from_le_bytes(*b))).collect()),
-        UInt16 => Data::I32(raw.as_chunks().0.iter().map(|b| i32::from(u16::from_le_bytes(*b))).collect()),
-        Int8 => Data::I8(raw.iter().map(|&b| b as i8).collect()),
-        UInt8 => Data::U8(raw.to_vec()),
-        Bool => Data::U8(raw.iter().map(|&b| u8::from(b != 0)).collect()),
-        UInt4 => Data::U8(nibbles(raw, count).collect()),
-        Int4 => Data::I8(nibbles(raw, count).map(|n| ((n << 4) as i8) >> 4).collect()),
+    Ok(match kind {
+        Float => Data::F32(values(count, from, f32::from_le_bytes)?),
+        Double => Data::F64(values(count, from, f64::from_le_bytes)?),
+        Float16 => Data::F32(values(count, from, |b| half::f16::from_le_bytes(b).to_f32())?),
+        BFloat16 => Data::F32(values(count, from, |b| half::bf16::from_le_bytes(b).to_f32())?),
+        Int64 => Data::I64(values(count, from, i64::from_le_bytes)?),
+        UInt64 => Data::I64(values(count, from, |b| clamped(u64::from_le_bytes(b)))?),
+        UInt32 => Data::I64(values(count, from, |b| i64::from(u32::from_le_bytes(b)))?),
+        Int32 => Data::I32(values(count, from, i32::from_le_bytes)?),
+        Int16 => Data::I32(values(count, from, |b| i32::from(i16::from_le_bytes(b)))?),
+        UInt16 => Data::I32(values(count, from, |b| i32::from(u16::from_le_bytes(b)))?),
+        Int8 => Data::I8(values(count, from, i8::from_le_bytes)?),
+        UInt8 => Data::U8(values(count, from, u8::from_le_bytes)?),
+        Bool => Data::U8(values(count, from, |[b]| u8::from(b != 0))?),
+        Int4 | UInt4 => nibbles(kind, count, &values(count.div_ceil(2), from, u8::from_le_bytes)?),
+    })
+}
+
+/// Bytes that are read at once, a multiple of the size of any element.
+const BLOCK: usize = 64 * 1024;
+
+/// Elements of `N` bytes each, by blocks: memory holds them once.
+fn values<T, const N: usize>(
+    count: usize,
+    from: &mut dyn ReadSeek,
+    value: impl Fn([u8; N]) -> T,
+) -> io::Result<Vec<T>> {
+    let mut values = Vec::with_capacity(count);
+    let mut block = vec![0; BLOCK.min(count * N)];
+    while values.len() < count {
+        let bytes = block.len().min((count - values.len()) * N);
+        from.read_exact(&mut block[..bytes])?;
+        values.extend(block[..bytes].as_chunks().0.iter().map(|b| value(*b)));
     }
+    Ok(values)
 }
 
 /// Values above the signed maximum do not occur in shapes and indices.
@@ -87,9 +115,13 @@ fn clamped(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Two a byte, the first in the low half.
-fn nibbles(raw: &[u8], count: usize) -> impl Iterator<Item = u8> + '_ {
-    raw.iter().flat_map(|b| [b & 15, b >> 4]).take(count)
+/// Two elements a byte, the first in the low half.
+fn nibbles(kind: ElementKind, count: usize, raw: &[u8]) -> Data {
+    let nibbles = raw.iter().flat_map(|b| [b & 15, b >> 4]).take(count);
+    match kind {
+        ElementKind::Int4 => Data::I8(nibbles.map(|n| ((n << 4) as i8) >> 4).collect()),
+        _ => Data::U8(nibbles.collect()),
+    }
 }
 
 /// The values of the field that the standard has for the type.
@@ -112,7 +144,7 @@ fn typed(proto: &TensorProto, kind: ElementKind, count: usize) -> Option<Data> {
             if raw.len() != count.div_ceil(2) {
                 return None;
             }
-            from_bytes(kind, count, &raw)
+            nibbles(kind, count, &raw)
         }
     };
     let length = match &data {
@@ -127,8 +159,8 @@ fn typed(proto: &TensorProto, kind: ElementKind, count: usize) -> Option<Data> {
     (length == count).then_some(data)
 }
 
-/// The section of another file that holds a constant: `needed` bytes.
-fn external(proto: &TensorProto, directory: Option<&Path>, needed: usize) -> Result<Vec<u8>> {
+/// The other file that holds a constant, and from where on it has the `needed` bytes.
+fn external(proto: &TensorProto, directory: Option<&Path>, needed: usize) -> Result<(Source<'static>, u64)> {
     let bad = |why: String| Error::Tensor { name: proto.name.clone(), why };
     let entry = |key: &str| proto.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &str| match entry(key) {
@@ -159,7 +191,7 @@ fn external(proto: &TensorProto, directory: Option<&Path>, needed: usize) -> Res
             "`{location}` is a link out of the model's directory, where nothing is read; copy the file"
         )));
     }
-    let mut file = File::open(&real).map_err(io)?;
+    let file = File::open(&real).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     if length.is_some_and(|l| l != needed as u64) {
@@ -172,8 +204,5 @@ fn external(proto: &TensorProto, directory: Option<&Path>, needed: usize) -> Res
             metadata.len()
         )));
     }
-    let mut bytes = vec![0; needed];
-    file.seek(SeekFrom::Start(offset)).map_err(io)?;
-    file.read_exact(&mut bytes).map_err(io)?;
-    Ok(bytes)
+    Ok((Source::File { file, path: real, length: metadata.len() }, offset))
 }

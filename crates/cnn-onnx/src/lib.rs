@@ -35,9 +35,11 @@ mod metadata;
 mod model;
 mod names;
 mod op;
+mod outline;
 mod patterns;
 pub mod proto;
 mod slot;
+mod source;
 mod value;
 
 pub use error::{Error, Result, Unsupported, UnsupportedItem};

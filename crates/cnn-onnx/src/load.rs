@@ -5,15 +5,15 @@ use crate::draft::Drafts;
 use crate::error::{Unsupported, UnsupportedItem};
 use crate::import::{Importer, is_known};
 use crate::kind::ElementKind;
-use crate::model::{Index, decode, opset, sizes, tensor_type};
+use crate::model::{Index, decode, label, opset, sizes, tensor_type};
 use crate::op::{Op, Refusal};
 use crate::patterns::simplify;
 use crate::proto::{ModelProto, NodeProto, ValueInfoProto};
-use crate::slot::{Budget, Slot};
+use crate::slot::{Budget, Inputs, Slot};
+use crate::source::Source;
 use crate::value::{Value, claimed_elements};
 use crate::{Error, Result, metadata};
 use cnn_core::Graph;
-use prost::bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,13 +69,12 @@ const MOST_NODES: usize = 20_000;
 /// If the file cannot be read, is damaged or not ONNX; if it uses what is not supported, all of which the
 /// error lists; if it contradicts itself or asks for more memory than the options allow.
 pub fn load(path: &Path, options: &ImportOptions) -> Result<Imported> {
-    let io = |source| Error::Io { path: path.to_path_buf(), source };
-    let bytes = std::fs::read(path).map_err(io)?;
+    let source = Source::open(path)?;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    import(Bytes::from(bytes), Some(directory), options)
+    import(&source, Some(directory), options)
 }
 
 /// Reads a network from the bytes of a file; constants in other files are looked for in `directory`.
@@ -93,7 +92,7 @@ pub fn load(path: &Path, options: &ImportOptions) -> Result<Imported> {
 /// # Errors
 /// As [`load`].
 pub fn from_bytes(bytes: &[u8], directory: Option<&Path>, options: &ImportOptions) -> Result<Imported> {
-    import(Bytes::copy_from_slice(bytes), directory, options)
+    import(&Source::bytes(bytes), directory, options)
 }
 
 /// Evaluates a model whose inputs are all given, by constant folding alone, and returns its outputs.
@@ -101,7 +100,8 @@ pub fn from_bytes(bytes: &[u8], directory: Option<&Path>, options: &ImportOption
 /// # Errors
 /// If the model is damaged, or uses operators that do not fold.
 pub fn evaluate(bytes: &[u8], inputs: &BTreeMap<String, Value>) -> Result<Vec<Value>> {
-    let model = decode(Bytes::copy_from_slice(bytes))?;
+    let source = Source::bytes(bytes);
+    let model = decode(&source)?;
     let opset = opset(&model)?;
     let graph = model.graph.as_ref().ok_or_else(no_network)?;
     let index = Index::new(graph)?;
@@ -113,7 +113,7 @@ pub fn evaluate(bytes: &[u8], inputs: &BTreeMap<String, Value>) -> Result<Vec<Va
         budget: Budget::new(FREE_ELEMENTS + ELEMENTS_A_BYTE * bytes.len() as u64),
         exported_batch: None,
     };
-    let mut walk = Walk::new(&index, importer, opset, None, &options);
+    let mut walk = Walk::new(&index, importer, opset, (&source, None), &options);
     walk.run(&index.order(&outputs)?, &outputs)?;
     let slot = |name: &&str| match walk.slot(name)? {
         Some(Slot::Constant(value, _)) => Ok(value),
@@ -126,9 +126,8 @@ fn no_network() -> Error {
     Error::Damaged("it holds no network".to_string())
 }
 
-fn import(bytes: Bytes, directory: Option<&Path>, options: &ImportOptions) -> Result<Imported> {
-    let length = bytes.len() as u64;
-    let model = decode(bytes)?;
+fn import(source: &Source<'_>, directory: Option<&Path>, options: &ImportOptions) -> Result<Imported> {
+    let model = decode(source)?;
     let opset = opset(&model)?;
     let graph = model.graph.as_ref().ok_or_else(no_network)?;
     if graph.node.len() > MOST_NODES {
@@ -142,10 +141,10 @@ fn import(bytes: Bytes, directory: Option<&Path>, options: &ImportOptions) -> Re
 
     let importer = Importer {
         drafts: Drafts::new(&shape, options.limit).map_err(|r| node_error(&image.name, "input", r))?,
-        budget: Budget::new(FREE_ELEMENTS + ELEMENTS_A_BYTE * length),
+        budget: Budget::new(FREE_ELEMENTS + ELEMENTS_A_BYTE * source.length()),
         exported_batch,
     };
-    let mut walk = Walk::new(&index, importer, opset, directory, options);
+    let mut walk = Walk::new(&index, importer, opset, (source, directory), options);
     walk.slots.insert(&image.name, Slot::Dynamic(0));
     walk.run(&order, &[output])?;
     let at = match walk.slot(output)? {
@@ -278,6 +277,7 @@ struct Walk<'a> {
     index: &'a Index<'a>,
     importer: Importer,
     opset: i64,
+    source: &'a Source<'a>,
     directory: Option<&'a Path>,
     options: &'a ImportOptions,
     slots: HashMap<&'a str, Slot>,
@@ -292,11 +292,11 @@ impl<'a> Walk<'a> {
         index: &'a Index<'a>,
         importer: Importer,
         opset: i64,
-        directory: Option<&'a Path>,
+        (source, directory): (&'a Source<'a>, Option<&'a Path>),
         options: &'a ImportOptions,
     ) -> Walk<'a> {
         let noted = index.graph.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
-        Walk { index, importer, opset, directory, options, slots: HashMap::new(), noted, read: 0 }
+        Walk { index, importer, opset, source, directory, options, slots: HashMap::new(), noted, read: 0 }
     }
 
     /// What is known of a value; constants are read when they are first asked for.
@@ -308,7 +308,7 @@ impl<'a> Walk<'a> {
             return Ok(Some(slot.clone()));
         }
         let Some((&name, proto)) = self.index.initializers.get_key_value(name) else { return Ok(None) };
-        let value = constants::read(proto, self.directory, self.options.limit)?;
+        let value = constants::read(proto, self.source, self.directory, self.options.limit)?;
         self.read += value.len() as u64;
         if self.read > self.options.limit {
             return Err(Error::TooLarge {
@@ -340,11 +340,19 @@ impl<'a> Walk<'a> {
         for &at in order {
             let node = &nodes[at];
             let mut inputs = Vec::with_capacity(node.input.len());
-            for name in &node.input {
+            for name in node.input.iter().map(String::as_str) {
                 inputs.push(if name.is_empty() { None } else { self.slot(name)? });
+                // the last reader has a value for itself: large constants are folded in several steps, and
+                // their memory becomes that of a layer
+                if let Some(left) = readers.get_mut(name) {
+                    *left -= 1;
+                    if *left == 0 {
+                        self.slots.remove(name);
+                    }
+                }
             }
             let used: Vec<bool> = node.output.iter().map(|o| readers.contains_key(o.as_str())).collect();
-            match self.node(node, &inputs, &used) {
+            match self.node(node, inputs, &used) {
                 Ok(slots) => {
                     let named = node.output.iter().map(String::as_str).zip(slots);
                     self.slots.extend(named.filter(|(name, _)| !name.is_empty()));
@@ -359,17 +367,8 @@ impl<'a> Walk<'a> {
                     }
                 }
                 Err(invalid) => {
-                    let op = Op { node, opset: self.opset };
+                    let op = Op { node, opset: self.opset, source: self.source };
                     return Err(node_error(&op.label(), op.kind(), invalid));
-                }
-            }
-            // what nobody reads any more is dropped: large constants are often folded in several steps
-            for name in node.input.iter().map(String::as_str) {
-                if let Some(left) = readers.get_mut(name) {
-                    *left -= 1;
-                    if *left == 0 {
-                        self.slots.remove(name);
-                    }
                 }
             }
         }
@@ -382,7 +381,7 @@ impl<'a> Walk<'a> {
     fn node(
         &mut self,
         node: &NodeProto,
-        inputs: &[Option<Slot>],
+        inputs: Vec<Option<Slot>>,
         used: &[bool],
     ) -> Result<Vec<Slot>, Refusal> {
         let standard = node.domain.is_empty() || node.domain == "ai.onnx";
@@ -392,7 +391,8 @@ impl<'a> Walk<'a> {
         if inputs.iter().flatten().any(|slot| matches!(slot, Slot::Lost)) {
             return Err(Refusal::unsupported(ALREADY_LISTED));
         }
-        self.importer.convert(&Op { node, opset: self.opset }, inputs, used)
+        let op = Op { node, opset: self.opset, source: self.source };
+        self.importer.convert(&op, Inputs(inputs), used)
     }
 
     /// A stand-in of the shape that the file notes, so that what follows an unsupported operator is looked at
@@ -417,10 +417,9 @@ impl<'a> Walk<'a> {
 const ALREADY_LISTED: &str = "(reads what is not supported)";
 
 fn unsupported(node: &NodeProto, why: String) -> UnsupportedItem {
-    let op = Op { node, opset: 0 };
     let operator = match node.domain.as_str() {
         "" | "ai.onnx" => node.op_type.clone(),
         domain => format!("{domain}.{}", node.op_type),
     };
-    UnsupportedItem { node: op.label(), operator, why: (!why.is_empty()).then_some(why) }
+    UnsupportedItem { node: label(node).to_string(), operator, why: (!why.is_empty()).then_some(why) }
 }

@@ -1,13 +1,15 @@
 //! A file as a model: recognized, decoded, and checked as a graph of values.
 
+use crate::outline::{Kind, LARGE, outline};
 use crate::proto::{
     Dimension, GraphProto, ModelProto, NodeProto, TensorProto, TensorTypeProto, ValueInfoProto,
 };
+use crate::source::Source;
 use crate::{Error, Result};
 use prost::Message;
-use prost::bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::io::Read;
 
 /// The versions of the standard whose operators are known. From 22 on they only gained element types and rare
 /// settings.
@@ -29,16 +31,23 @@ const ALIENS: [(&[u8], &str, &str); 8] = [
     (b"\x89HDF", "an HDF5 file, perhaps a Keras model", "convert it with `tf2onnx`"),
 ];
 
-/// Decodes a file.
-pub(crate) fn decode(bytes: Bytes) -> Result<ModelProto> {
-    let start = bytes.trim_ascii_start();
+/// Bytes that tell what a file is.
+const HEAD: u64 = 4096;
+
+/// Decodes a file but for the large values in it.
+pub(crate) fn decode(source: &Source<'_>) -> Result<ModelProto> {
+    let mut start = Vec::new();
+    source.read(0, |from| from.take(HEAD).read_to_end(&mut start))?;
+    let start = start.trim_ascii_start();
     if let Some(&(_, found, remedy)) = ALIENS.iter().find(|(magic, ..)| start.starts_with(magic)) {
         return Err(Error::NotOnnx { found, remedy });
     }
-    if bytes.is_empty() {
+    if source.length() == 0 {
         return Err(Error::Damaged("it is empty".to_string()));
     }
-    ModelProto::decode(bytes).map_err(|e| Error::Damaged(e.to_string()))
+    // values are copied out of the outline, so that it can go
+    let outline = outline(source, Kind::Model, LARGE)?;
+    ModelProto::decode(&outline[..]).map_err(|e| Error::Damaged(e.to_string()))
 }
 
 /// The version of the standard that a file uses.
@@ -64,7 +73,7 @@ pub(crate) struct Index<'a> {
 }
 
 /// Name of a node for messages.
-fn label(node: &NodeProto) -> &str {
+pub(crate) fn label(node: &NodeProto) -> &str {
     if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { &node.name }
 }
 

@@ -1,6 +1,8 @@
 //! One operator of a file: its attributes, read with their types checked, and why it may be refused.
 
+use crate::model::label;
 use crate::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
+use crate::source::Source;
 
 /// Why a node cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ impl From<cnn_core::Error> for Refusal {
 pub(crate) struct Op<'a> {
     pub node: &'a NodeProto,
     pub opset: i64,
+    /// The file it is from.
+    pub source: &'a Source<'a>,
 }
 
 impl<'a> Op<'a> {
@@ -42,10 +46,7 @@ impl<'a> Op<'a> {
 
     /// The node's name, or that of its first output.
     pub fn label(&self) -> String {
-        match self.node.name.as_str() {
-            "" => self.node.output.first().cloned().unwrap_or_default(),
-            name => name.to_string(),
-        }
+        label(self.node).to_string()
     }
 
     fn find(&self, name: &str, kind: i32) -> Result<Option<&'a AttributeProto>, Refusal> {

@@ -189,6 +189,23 @@ pub struct TensorProto {
     /// 1 if the values are in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
+    /// Not of the standard and never in a file: where the values are in the file that is read.
+    #[prost(message, optional, tag = "1000000")]
+    pub section: Option<SectionProto>,
+}
+
+/// A place in the file that is read, of values that stay there until they are needed.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct SectionProto {
+    /// The first byte.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// Number of bytes.
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    /// True for the values of `float_data`, false for those of `raw_data`.
+    #[prost(bool, tag = "3")]
+    pub packed_floats: bool,
 }
 
 /// Codes of element types.

@@ -1,5 +1,6 @@
 //! What is known of each value of a file while it is imported.
 
+use crate::kind::ElementKind;
 use crate::op::Refusal;
 use crate::value::Value;
 use std::cell::Cell;
@@ -38,16 +39,16 @@ pub(crate) struct Levels {
 }
 
 /// The inputs of an operator.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Inputs<'a>(pub &'a [Option<Slot>]);
+#[derive(Debug)]
+pub(crate) struct Inputs(pub Vec<Option<Slot>>);
 
-impl<'a> Inputs<'a> {
-    pub fn get(&self, at: usize) -> Option<&'a Slot> {
+impl Inputs {
+    pub fn get(&self, at: usize) -> Option<&Slot> {
         self.0.get(at).and_then(Option::as_ref)
     }
 
     /// An optional input that must be constant.
-    pub fn value(&self, at: usize, what: &str) -> Result<Option<&'a Value>, Refusal> {
+    pub fn value(&self, at: usize, what: &str) -> Result<Option<&Value>, Refusal> {
         match self.get(at) {
             None => Ok(None),
             Some(Slot::Constant(value, _)) => Ok(Some(value)),
@@ -56,8 +57,21 @@ impl<'a> Inputs<'a> {
     }
 
     /// An input that must be there and constant.
-    pub fn need(&self, at: usize, what: &str) -> Result<&'a Value, Refusal> {
-        self.value(at, what)?.ok_or_else(|| Refusal::invalid(format!("input {at} ({what}) is missing")))
+    pub fn need(&self, at: usize, what: &str) -> Result<&Value, Refusal> {
+        self.value(at, what)?.ok_or_else(|| missing(at, what))
+    }
+
+    /// As [`Inputs::need`], taken out, so that the last reader of large weights can have their memory. The
+    /// input keeps its name, but is empty.
+    pub fn take(&mut self, at: usize, what: &str) -> Result<Value, Refusal> {
+        self.need(at, what)?;
+        match self.0.get_mut(at) {
+            Some(Some(Slot::Constant(value, _))) => {
+                let empty = Value::floats(ElementKind::Float, vec![0], Vec::new());
+                Ok(std::mem::replace(value, empty))
+            }
+            _ => Err(missing(at, what)),
+        }
     }
 
     /// An input that must be computed from the image.
@@ -71,12 +85,16 @@ impl<'a> Inputs<'a> {
     }
 
     /// The name in the file of the constant at an input.
-    pub fn origin(&self, at: usize) -> Option<&'a str> {
+    pub fn origin(&self, at: usize) -> Option<&str> {
         match self.get(at) {
             Some(Slot::Constant(_, origin)) => origin.as_deref(),
             _ => None,
         }
     }
+}
+
+fn missing(at: usize, what: &str) -> Refusal {
+    Refusal::invalid(format!("input {at} ({what}) is missing"))
 }
 
 /// How many elements may still be made that no bytes of the file stand for.

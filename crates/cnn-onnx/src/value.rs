@@ -116,6 +116,15 @@ impl Value {
         tensor(&self.shape, self.f32s()).unwrap_or_default()
     }
 
+    /// As [`Value::to_f32`], in the memory that the elements have, if nobody else reads them.
+    pub(crate) fn into_f32(self) -> Tensor {
+        match Arc::try_unwrap(self.data) {
+            Ok(Data::F32(values)) => tensor(&self.shape, values).unwrap_or_default(),
+            Ok(data) => Value { data: Arc::new(data), ..self }.to_f32(),
+            Err(data) => Value { data, ..self }.to_f32(),
+        }
+    }
+
     pub(crate) fn new(kind: ElementKind, shape: Vec<usize>, data: Data) -> Value {
         debug_assert_eq!(elements(&shape), each!(&data, v => v.len()));
         Value { kind, shape, data: Arc::new(data) }

@@ -197,7 +197,7 @@ fn compare(kind: &str, x: Sym, y: Sym) -> Result<bool, Refusal> {
 }
 
 /// `Min`, `Max`, `Sum` and `Mean` of any number of constants.
-pub(super) fn several(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn several(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let first = inputs.need(0, "operand")?;
     let mut shape = first.shape.clone();
     for at in 1..inputs.0.len() {
@@ -240,7 +240,7 @@ pub(super) fn from_f64s(kind: ElementKind, shape: Vec<usize>, values: Vec<f64>) 
 }
 
 /// `Where`: elements of two constants, by a condition.
-pub(super) fn choose(inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn choose(inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let condition = inputs.need(0, "condition")?;
     let (yes, no) = (inputs.need(1, "first operand")?, inputs.need(2, "second operand")?);
     if yes.kind != no.kind {
@@ -265,7 +265,7 @@ pub(super) fn choose(inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refus
 }
 
 /// `Clip` in its two forms: bounds as inputs, and before opset 11 as attributes.
-pub(super) fn clip(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn clip(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let x = inputs.need(0, "data")?;
     let bound = |at: usize, name: &str| match inputs.value(at, "a bound")? {
         Some(bound) => bound.scalar().map(|b| Some(f64::from(b))),
@@ -285,7 +285,7 @@ pub(super) fn clip(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<V
 }
 
 /// `Range`.
-pub(super) fn range(inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn range(inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let start = inputs.need(0, "start")?;
     let (limit, delta) = (inputs.need(1, "limit")?, inputs.need(2, "delta")?);
     if [start, limit, delta].iter().any(|v| v.is_symbolic()) {

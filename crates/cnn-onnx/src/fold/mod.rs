@@ -21,7 +21,7 @@ use crate::value::{Data, Value};
 /// Evaluates an operator whose inputs are all constant; `None` if it is not one of those that fold.
 pub(crate) fn fold(
     op: &Op<'_>,
-    inputs: Inputs<'_>,
+    inputs: &Inputs,
     outputs: usize,
     budget: &Budget,
 ) -> Result<Option<Vec<Value>>, Refusal> {
@@ -146,7 +146,7 @@ pub(crate) const FOLDED: &[&str] = &[
 
 fn constant(op: &Op<'_>) -> Result<Value, Refusal> {
     if let Some(proto) = op.tensor("value")? {
-        return constants::read(proto, None, 1 << 29).map_err(|e| Refusal::invalid(e.to_string()));
+        return constants::read(proto, op.source, None, 1 << 29).map_err(|e| Refusal::invalid(e.to_string()));
     }
     if op.has("value_float") {
         return Ok(Value::floats(ElementKind::Float, Vec::new(), vec![op.float("value_float", 0.0)?]));
@@ -166,7 +166,9 @@ fn constant(op: &Op<'_>) -> Result<Value, Refusal> {
 fn constant_of_shape(op: &Op<'_>, shape: &Value, budget: &Budget) -> Result<Value, Refusal> {
     let filled = match op.tensor("value")? {
         None => Value::floats(ElementKind::Float, vec![1], vec![0.0]),
-        Some(proto) => constants::read(proto, None, 1).map_err(|e| Refusal::invalid(e.to_string()))?,
+        Some(proto) => {
+            constants::read(proto, op.source, None, 1).map_err(|e| Refusal::invalid(e.to_string()))?
+        }
     };
     if filled.len() != 1 {
         return Err(Refusal::invalid("the attribute `value` holds one number"));

@@ -129,7 +129,7 @@ impl SlicePart {
 }
 
 /// The parts of a `Slice` in its two forms: inputs, and before opset 10 attributes.
-pub(crate) fn slice_parts(op: &Op<'_>, inputs: Inputs<'_>, rank: usize) -> Result<Vec<SlicePart>, Refusal> {
+pub(crate) fn slice_parts(op: &Op<'_>, inputs: &Inputs, rank: usize) -> Result<Vec<SlicePart>, Refusal> {
     let known = |list: &[i64]| list.iter().map(|&i| Sym::known(i)).collect::<Vec<_>>();
     let (starts, ends, axes, steps);
     if op.has("starts") {
@@ -154,7 +154,7 @@ pub(crate) fn slice_parts(op: &Op<'_>, inputs: Inputs<'_>, rank: usize) -> Resul
     (0..starts.len()).map(part).collect()
 }
 
-pub(super) fn slice(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn slice(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let x = inputs.need(0, "data")?;
     budget.claim(&x.shape)?;
     let own = strides(&x.shape);
@@ -166,7 +166,7 @@ pub(super) fn slice(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<
     Ok(x.walked(&tables))
 }
 
-pub(super) fn concat(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn concat(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let parts = (0..inputs.0.len()).map(|i| inputs.need(i, "operand")).collect::<Result<Vec<_>, _>>()?;
     let first = *parts.first().ok_or_else(|| Refusal::invalid("nothing to concatenate"))?;
     let axis = axis_of(op.int("axis", 1)?, first.shape.len())?;
@@ -256,14 +256,14 @@ pub(super) fn flatten(op: &Op<'_>, x: &Value) -> Result<Value, Refusal> {
 }
 
 /// Axes as an attribute, or as an input from opset 13 (reductions: 18) on.
-pub(crate) fn axes_setting(op: &Op<'_>, inputs: Inputs<'_>) -> Result<Option<Vec<i64>>, Refusal> {
+pub(crate) fn axes_setting(op: &Op<'_>, inputs: &Inputs) -> Result<Option<Vec<i64>>, Refusal> {
     match op.ints("axes")? {
         Some(axes) => Ok(Some(axes.to_vec())),
         None => inputs.value(1, "axes")?.map(Value::i64s).transpose(),
     }
 }
 
-pub(super) fn squeeze(op: &Op<'_>, inputs: Inputs<'_>) -> Result<Value, Refusal> {
+pub(super) fn squeeze(op: &Op<'_>, inputs: &Inputs) -> Result<Value, Refusal> {
     let x = inputs.need(0, "data")?;
     let shape = squeezed(&x.shape, axes_setting(op, inputs)?)?;
     x.reshaped(shape)
@@ -279,7 +279,7 @@ pub(crate) fn squeezed(shape: &[usize], axes: Option<Vec<i64>>) -> Result<Vec<us
     Ok(shape.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, &d)| d).collect())
 }
 
-pub(super) fn unsqueeze(op: &Op<'_>, inputs: Inputs<'_>) -> Result<Value, Refusal> {
+pub(super) fn unsqueeze(op: &Op<'_>, inputs: &Inputs) -> Result<Value, Refusal> {
     let x = inputs.need(0, "data")?;
     let axes = axes_setting(op, inputs)?.ok_or_else(|| Refusal::invalid("the axes are missing"))?;
     let shape = unsqueezed(&x.shape, &axes)?;
@@ -305,7 +305,7 @@ pub(crate) fn unsqueezed(shape: &[usize], axes: &[i64]) -> Result<Vec<usize>, Re
 /// The sizes of the pieces of a `Split`, in all its forms.
 pub(crate) fn split_sizes(
     op: &Op<'_>,
-    inputs: Inputs<'_>,
+    inputs: &Inputs,
     size: usize,
     outputs: usize,
 ) -> Result<Vec<usize>, Refusal> {
@@ -334,7 +334,7 @@ pub(crate) fn split_sizes(
 
 pub(super) fn split(
     op: &Op<'_>,
-    inputs: Inputs<'_>,
+    inputs: &Inputs,
     outputs: usize,
     budget: &Budget,
 ) -> Result<Vec<Value>, Refusal> {

@@ -43,7 +43,7 @@ pub(crate) fn spread(op: &Op<'_>, grid: &Value, shape: &[usize], budget: &Budget
     Ok(grid.walked(&(0..shape.len()).map(table).collect::<Vec<_>>()))
 }
 
-pub(super) fn dequantize(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn dequantize(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let x = inputs.need(0, "data")?;
     let scale = inputs.need(1, "scale")?;
     let zero_point = inputs.value(2, "zero point")?;
@@ -88,7 +88,7 @@ pub(crate) fn level_kind(op: &Op<'_>, zero_point: Option<&Value>) -> Result<Elem
     }
 }
 
-pub(super) fn quantize(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn quantize(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let x = inputs.need(0, "data")?;
     let zero_point = inputs.value(2, "zero point")?;
     let kind = level_kind(op, zero_point)?;

@@ -6,7 +6,7 @@ use crate::op::{Op, Refusal};
 use crate::slot::{Budget, Inputs};
 use crate::value::{Data, Sym, Value, axis_of, strides};
 
-pub(super) fn reduce(op: &Op<'_>, inputs: Inputs<'_>, budget: &Budget) -> Result<Value, Refusal> {
+pub(super) fn reduce(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Value, Refusal> {
     let x = inputs.need(0, "data")?;
     let rank = x.shape.len();
     let axes = match axes_setting(op, inputs)?.filter(|axes| !axes.is_empty()) {

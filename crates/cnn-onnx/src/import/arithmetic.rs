@@ -22,12 +22,12 @@ pub(super) fn binary(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     let name = at.name();
     let y = match (at.inputs.get(0), at.inputs.get(1)) {
         (Some(_), Some(Slot::Constant(c, _))) => {
-            let x = at.inputs.dynamic(0)?;
-            with_constant(at, &name, operator, c, false, x)?
+            let (c, x) = (c.clone(), at.inputs.dynamic(0)?);
+            with_constant(at, &name, operator, &c, false, x)?
         }
         (Some(Slot::Constant(c, _)), Some(_)) => {
-            let x = at.inputs.dynamic(1)?;
-            with_constant(at, &name, operator, c, true, x)?
+            let (c, x) = (c.clone(), at.inputs.dynamic(1)?);
+            with_constant(at, &name, operator, &c, true, x)?
         }
         _ => {
             let (a, b) = (at.inputs.dynamic(0)?, at.inputs.dynamic(1)?);
@@ -106,7 +106,7 @@ pub(super) fn sum(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     let mut constants = Vec::new();
     for i in 0..count {
         match at.inputs.get(i) {
-            Some(Slot::Constant(c, _)) => constants.push(c),
+            Some(Slot::Constant(c, _)) => constants.push(c.clone()),
             _ => drafts.push(at.inputs.dynamic(i)?),
         }
     }
@@ -121,7 +121,7 @@ pub(super) fn sum(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         }
     }
     for constant in constants {
-        y = with_constant(at, &format!("{name}.constant"), ArithmeticOperator::Add, constant, false, y)?;
+        y = with_constant(at, &format!("{name}.constant"), ArithmeticOperator::Add, &constant, false, y)?;
     }
     if at.op.kind() == "Mean" {
         y = at.with_number(&format!("{name}.mean"), ArithmeticOperator::Div, count as f32, false, y)?;

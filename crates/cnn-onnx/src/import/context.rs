@@ -17,7 +17,7 @@ pub(super) const LONGEST: usize = 1 << 24;
 /// One operator with its inputs, and the network so far.
 pub(super) struct Context<'a> {
     pub op: Op<'a>,
-    pub inputs: Inputs<'a>,
+    pub inputs: Inputs,
     pub drafts: &'a mut Drafts,
     pub budget: &'a Budget,
 }
@@ -39,9 +39,10 @@ impl Context<'_> {
         Ok((draft, self.drafts.shape(draft).to_vec()))
     }
 
-    /// A constant input of floats.
-    pub fn weights(&self, at: usize, what: &str) -> Result<Tensor, Refusal> {
-        floats(self.inputs.need(at, what)?, what)
+    /// A constant input of floats, taken out.
+    pub fn weights(&mut self, at: usize, what: &str) -> Result<Tensor, Refusal> {
+        check_floats(self.inputs.need(at, what)?, what)?;
+        Ok(self.inputs.take(at, what)?.into_f32())
     }
 
     pub fn activation(&mut self, name: &str, function: ActivationFn, x: usize) -> Result<usize, Refusal> {
@@ -112,8 +113,13 @@ impl Context<'_> {
 
 /// A constant as 32-bit floats.
 pub(super) fn floats(value: &Value, what: &str) -> Result<Tensor, Refusal> {
+    check_floats(value, what)?;
+    Ok(value.to_f32())
+}
+
+fn check_floats(value: &Value, what: &str) -> Result<(), Refusal> {
     match value.kind.is_float() && !value.is_symbolic() {
-        true => Ok(value.to_f32()),
+        true => Ok(()),
         false => Err(Refusal::invalid(format!("{what} of type {}", value.kind))),
     }
 }

@@ -12,7 +12,10 @@ use cnn_core::tensor::{elements, tensor};
 pub(super) fn conv(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     let (mut x, shape) = at.image(0)?;
     let weight = at.weights(1, "weights")?;
-    let bias = at.inputs.get(2).map(|_| at.weights(2, "a bias")).transpose()?;
+    let bias = match at.inputs.get(2) {
+        Some(_) => Some(at.weights(2, "a bias")?),
+        None => None,
+    };
     let name = at.name_by_weights(1);
     let axes = shape.len().saturating_sub(2);
     if !(1..=2).contains(&axes) {

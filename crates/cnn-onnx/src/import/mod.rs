@@ -110,16 +110,10 @@ pub(crate) fn is_known(kind: &str) -> bool {
 impl Importer {
     /// One operator: constants if all it reads is constant, layers otherwise. `used` says which outputs
     /// somebody reads.
-    pub fn convert(
-        &mut self,
-        op: &Op<'_>,
-        inputs: &[Option<Slot>],
-        used: &[bool],
-    ) -> Result<Vec<Slot>, Refusal> {
-        let inputs = Inputs(inputs);
+    pub fn convert(&mut self, op: &Op<'_>, inputs: Inputs, used: &[bool]) -> Result<Vec<Slot>, Refusal> {
         let constant = inputs.0.iter().flatten().all(|slot| matches!(slot, Slot::Constant(..)));
         if constant {
-            return match fold(op, inputs, used.len(), &self.budget)? {
+            return match fold(op, &inputs, used.len(), &self.budget)? {
                 Some(values) => {
                     let origin = match inputs.get(0) {
                         Some(Slot::Constant(_, origin)) => origin.clone(),
@@ -168,10 +162,10 @@ impl Importer {
             "Resize" | "Upsample" => resize::resize(&mut at),
             "QuantizeLinear" => quantize::quantize(&mut at),
             "DequantizeLinear" => quantize::dequantize(&mut at),
-            "Identity" => Ok(inputs.get(0).cloned().into_iter().collect()),
+            "Identity" => Ok(at.inputs.get(0).cloned().into_iter().collect()),
             "Cast" => match crate::fold::cast_target(op)?.is_float() {
                 // all floats are computed in 32 bits
-                true => Ok(Context::one(inputs.dynamic(0)?)),
+                true => Ok(Context::one(at.inputs.dynamic(0)?)),
                 false => Err(Refusal::unsupported("conversion of values from the image to integers")),
             },
             kind if FOLDED.contains(&kind) => Err(Refusal::unsupported("values computed from the image")),

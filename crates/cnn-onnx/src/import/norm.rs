@@ -11,7 +11,8 @@ pub(super) fn batch_norm(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     if at.op.flag("training_mode", false)? {
         return Err(Refusal::unsupported("training_mode"));
     }
-    let vector = |i: usize, what: &str| at.weights(i, what).map(|t| t.iter().copied().collect::<Vec<f32>>());
+    let mut vector =
+        |i: usize, what: &str| at.weights(i, what).map(|t| t.iter().copied().collect::<Vec<f32>>());
     let (gamma, beta) = (vector(1, "a scale")?, vector(2, "a shift")?);
     let (mean, var) = (vector(3, "a mean")?, vector(4, "a variance")?);
     if shape.len() < 2 || gamma.len() != shape[1] {

@@ -43,7 +43,7 @@ pub(super) fn split(at: &mut Context<'_>, outputs: usize) -> Result<Vec<Slot>, R
     }
     let mut start = 0;
     let mut slots = Vec::new();
-    for (i, size) in split_sizes(&at.op, at.inputs, shape[axis], outputs)?.into_iter().enumerate() {
+    for (i, size) in split_sizes(&at.op, &at.inputs, shape[axis], outputs)?.into_iter().enumerate() {
         if size == 0 {
             return Err(Refusal::unsupported("an empty piece"));
         }
@@ -58,7 +58,7 @@ pub(super) fn split(at: &mut Context<'_>, outputs: usize) -> Result<Vec<Slot>, R
 pub(super) fn slice(at: &mut Context<'_>, exported: Option<usize>) -> Result<Vec<Slot>, Refusal> {
     let (mut x, shape) = at.image(0)?;
     let name = at.name();
-    let parts = slice_parts(&at.op, at.inputs, shape.len())?;
+    let parts = slice_parts(&at.op, &at.inputs, shape.len())?;
     let count = parts.iter().filter(|p| p.axis != 0).count();
     for part in parts {
         if part.axis == 0 {
@@ -90,8 +90,8 @@ pub(super) fn gather(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         return Err(Refusal::unsupported("a choice of images of the batch"));
     }
     let map = positions(indices, shape[axis])?.into_iter().map(Some).collect();
-    let y = at.map_axis(&name, x, axis, map)?;
     let target = [&shape[..axis], indices.shape(), &shape[axis + 1..]].concat();
+    let y = at.map_axis(&name, x, axis, map)?;
     Ok(Context::one(at.drafts.reshape(&format!("{name}.shape"), y, &target)?))
 }
 

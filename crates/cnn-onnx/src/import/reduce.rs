@@ -13,7 +13,7 @@ pub(super) fn reduce(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     let (x, shape) = at.image(0)?;
     let name = at.name();
     let rank = shape.len();
-    let axes = axes_setting(&at.op, at.inputs)?.filter(|axes| !axes.is_empty());
+    let axes = axes_setting(&at.op, &at.inputs)?.filter(|axes| !axes.is_empty());
     let mut axes = match axes {
         Some(axes) => axes.into_iter().map(|a| axis_of(a, rank)).collect::<Result<Vec<_>, _>>()?,
         None if at.op.flag("noop_with_empty_axes", false)? => return Ok(Context::one(x)),

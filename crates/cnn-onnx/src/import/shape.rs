@@ -127,7 +127,7 @@ pub(super) fn flatten(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
 pub(super) fn squeeze(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     let (x, shape) = at.image(0)?;
     let name = at.name();
-    let axes = axes_setting(&at.op, at.inputs)?;
+    let axes = axes_setting(&at.op, &at.inputs)?;
     // a batch that is no 1, so that the batch is never taken for an axis that can go
     let marked: Vec<usize> = std::iter::once(usize::MAX).chain(shape.iter().skip(1).copied()).collect();
     let mut target = match at.op.kind() {
