@@ -33,6 +33,10 @@ impl Node {
         self.layer.as_ref()
     }
 
+    pub(crate) fn shared_layer(&self) -> &Arc<dyn Layer> {
+        &self.layer
+    }
+
     /// The layer, to be changed; copied first when another graph shares it.
     pub(crate) fn layer_mut(&mut self) -> &mut dyn Layer {
         if Arc::get_mut(&mut self.layer).is_none() {

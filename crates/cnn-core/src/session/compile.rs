@@ -270,6 +270,7 @@ impl Compiler<'_> {
             exact: self.options.exact,
             choice: None,
             shared: &packs[group.head],
+            layer: node.shared_layer(),
         };
         let lowered = match tune::lower(node, &at, self.options, self.decisions)? {
             Some(lowered) if lowered.inputs.len() == sources.len() => lowered,

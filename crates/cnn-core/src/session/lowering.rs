@@ -1,6 +1,7 @@
 //! How a layer becomes a kernel: what a session tells it, and what it answers.
 
 use super::kernel::{Kernel, Part, parts_by_pixels};
+use crate::layer::Layer;
 use crate::ops::activation::{ActivationFn, activation_in_place};
 use crate::simd::Isa;
 use std::any::Any;
@@ -132,6 +133,8 @@ pub struct Lowering<'a> {
     /// The algorithm to use, one of those an earlier answer named; `None` leaves it to the layer's cost model.
     pub choice: Option<&'a str>,
     pub(crate) shared: &'a Shared,
+    /// The layer itself, for a kernel that uses its weights as they are.
+    pub(crate) layer: &'a Arc<dyn Layer>,
 }
 
 /// Packed weights of one layer, which the plans for all input shapes share.

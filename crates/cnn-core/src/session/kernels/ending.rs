@@ -52,6 +52,20 @@ impl Ending {
         s.min(high, s.max(low, v))
     }
 
+    /// The same for values one by one.
+    pub fn clip_all(&self, values: &mut [f32]) {
+        for v in values {
+            // NaN stays NaN
+            *v = if *v < self.low {
+                self.low
+            } else if *v > self.high {
+                self.high
+            } else {
+                *v
+            };
+        }
+    }
+
     /// What is left to be done with pixels of the part once they are stored.
     pub fn finish(&self, out: &mut Target<'_>, pixels: Range<usize>) {
         let Some(f) = self.after else { return };

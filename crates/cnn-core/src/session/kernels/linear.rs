@@ -1,6 +1,7 @@
 //! Linear layers: for one image a product of a matrix with a vector, which is as fast as its weights are read.
 
 use super::Ending;
+use super::linear_rows;
 use super::panels;
 use crate::Result;
 use crate::kernels::tiles::{Init, Tiles};
@@ -25,6 +26,11 @@ pub(crate) fn lower(
     let &[images, inputs] = at.inputs.first()?.shape.as_slice() else { return None };
     let isa = at.isa;
     let (weights, bias) = at.epilogue.fold(outputs, weights, bias);
+    if images < MATRIX
+        && let Some(rows) = linear_rows::lower(at, images, &bias)
+    {
+        return Some(rows);
+    }
     let vectors = outputs.div_ceil(isa.lanes()).min(VECTORS);
     let (width, key) = match images < MATRIX {
         true => (vectors * isa.lanes(), "linear vector"),
@@ -116,23 +122,13 @@ impl Kernel for Linear {
                 continue;
             }
             for p in part.pixels.clone() {
-                let finish = self.ending.at(residual, p, channel, 0);
                 let y = &mut out.pixel(p)[channel - part.channels.start..][..lanes];
-                self.isa.run(MatrixVector { x: x.pixel(p), b, bias, width: self.width, y });
-                for (i, y) in y.iter_mut().enumerate() {
-                    if !finish.residual.is_null() {
-                        // SAFETY: the residual has the output's shape.
-                        *y += unsafe { *finish.residual.add(i) };
-                    }
-                    // NaN stays NaN
-                    *y = if *y < finish.low {
-                        finish.low
-                    } else if *y > finish.high {
-                        finish.high
-                    } else {
-                        *y
-                    };
+                self.isa.run(MatrixVector { x: x.pixel(p), b, bias, width: self.width, y: &mut *y });
+                if let Some(residual) = residual {
+                    let more = &residual.pixel(p)[channel..channel + lanes];
+                    y.iter_mut().zip(more).for_each(|(y, r)| *y += r);
                 }
+                self.ending.clip_all(y);
             }
         }
         self.ending.finish(&mut out, part.pixels.clone());

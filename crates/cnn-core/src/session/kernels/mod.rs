@@ -6,6 +6,7 @@ mod direct;
 mod ending;
 mod lanes;
 pub(crate) mod linear;
+mod linear_rows;
 pub(crate) mod pad;
 mod panels;
 pub(crate) mod pool;

@@ -345,19 +345,7 @@ proptest! {
         let layer = conv(m, c, [3, 3], ConvOptions { pad, ..ConvOptions::default() });
         prop_assume!(layer.output_shape(&[&[1, c, h, w]]).is_ok());
         let graph = with_tail(Graph::new(&[c, h, w]), layer, &["input"], tail);
-        let x = numbers(&[batch, c, h, w], 5);
-        let expected = graph.infer(&x).unwrap();
-        for isa in Isa::available() {
-            let key = |node: &str| (Choices::key(node, x.shape()), "winograd-4x4".to_string());
-            let choices = Choices([key("layer"), key("shortcut")].into_iter().collect());
-            let shapes = vec![x.shape().to_vec()];
-            let options = SessionOptions { shapes, choices: Some(choices), ..SessionOptions::default() };
-            let mut session = Session::with_isa(graph.clone(), &options, isa).unwrap();
-            prop_assert!(session.plans[0].steps.iter().any(|s| s.kernel.algorithm() == "winograd-4x4"));
-            let error = relative_error(&session.run(&x).unwrap(), &expected);
-            // the transforms round about ten times as much as plain sums, more where sums cancel
-            prop_assert!(error < 1e-4, "{}: {error}", isa.name());
-        }
+        agree_by_winograd(&graph, &numbers(&[batch, c, h, w], 5))?;
     }
 
     #[test]
@@ -372,6 +360,25 @@ proptest! {
     }
 }
 
+/// The convolutions called "layer" and "shortcut" by each of Winograd's ways.
+fn agree_by_winograd(graph: &Graph, x: &Tensor) -> Result<(), TestCaseError> {
+    let expected = graph.infer(x).unwrap();
+    for isa in Isa::available() {
+        for name in ["winograd-2x2", "winograd-4x4"] {
+            let key = |node: &str| (Choices::key(node, x.shape()), name.to_string());
+            let choices = Choices([key("layer"), key("shortcut")].into_iter().collect());
+            let shapes = vec![x.shape().to_vec()];
+            let options = SessionOptions { shapes, choices: Some(choices), ..SessionOptions::default() };
+            let mut session = Session::with_isa(graph.clone(), &options, isa).unwrap();
+            prop_assert!(session.plans[0].steps.iter().any(|s| s.kernel.algorithm() == name));
+            let error = relative_error(&session.run(x).unwrap(), &expected);
+            // the transforms round about ten times as much as plain sums, more where sums cancel
+            prop_assert!(error < 1e-4, "{name}, {}: {error}", isa.name());
+        }
+    }
+    Ok(())
+}
+
 /// As [`agree`], without Winograd.
 fn agree_exactly(graph: &Graph, batch: usize) -> Result<(), TestCaseError> {
     let x = numbers(&[&[batch], graph.input_shape()].concat(), 5);
@@ -384,6 +391,51 @@ fn agree_exactly(graph: &Graph, batch: usize) -> Result<(), TestCaseError> {
         prop_assert!(error < 1e-5, "{}: {error}", isa.name());
     }
     Ok(())
+}
+
+/// So many weights that parts share the work by filters, and products are kept for some panels at a time.
+#[test]
+fn heavy_winograd_convolution() {
+    for (c, m, h, w) in [(130, 140, 21, 23), (70, 300, 62, 30)] {
+        let layer = conv(m, c, [3, 3], ConvOptions { pad: [1; 4], ..ConvOptions::default() });
+        let tail = Tail { norm: false, residual: true, activation: Some(ActivationFn::Relu) };
+        let graph = with_tail(Graph::new(&[c, h, w]), layer, &["input"], tail);
+        agree_by_winograd(&graph, &numbers(&[1, c, h, w], 5)).unwrap();
+    }
+}
+
+/// Sums that are cut into pieces: of one run, of several runs, and of runs one by one.
+#[test]
+fn convolutions_with_many_channels() {
+    let dilated = ConvOptions { dilation: [2, 2], ..ConvOptions::default() };
+    for (c, kernel, options) in [
+        (600, [1, 1], ConvOptions::default()),
+        (150, [3, 3], ConvOptions { pad: [1; 4], ..ConvOptions::default() }),
+        (150, [3, 3], dilated),
+        (100, [2, 2], dilated),
+    ] {
+        let tail = Tail { norm: true, residual: true, activation: Some(ActivationFn::Relu) };
+        let layer = conv(40, c, kernel, options);
+        let mut graph = Graph::new(&[c, 7, 9]);
+        graph.push("before", Activation { function: ActivationFn::Relu }).unwrap();
+        agree_exactly(&with_tail(graph, layer, &["before"], tail), 2).unwrap();
+    }
+}
+
+#[test]
+fn large_linear_layers_use_the_weights_they_have() {
+    let layer = Linear::new(numbers(&[1026, 1029], 1), Some(numbers(&[1026], 2))).unwrap();
+    for (residual, activation) in
+        [(false, None), (true, Some(ActivationFn::Relu)), (false, Some(ActivationFn::Tanh))]
+    {
+        let tail = Tail { norm: false, residual, activation };
+        let graph = with_tail(Graph::new(&[1029]), layer.clone(), &["input"], tail);
+        for batch in [1, 3] {
+            agree(&graph, batch).unwrap();
+        }
+        let session = Session::new(graph, &SessionOptions::default()).unwrap();
+        assert!(session.plans[0].steps.iter().any(|s| s.kernel.algorithm() == "rows x vector"));
+    }
 }
 
 #[test]
