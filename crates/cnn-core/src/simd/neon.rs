@@ -138,6 +138,12 @@ impl Simd for Neon {
             float32x4x2_t(smaller(a.0, b.0), smaller(a.1, b.1))
         }
     }
+    // `fmax` returns NaN if there is one, which is wrong for `max` and right here.
+    #[inline(always)]
+    fn maximum(self, a: Pair, b: Pair) -> Pair {
+        // SAFETY: the token proves the feature.
+        unsafe { float32x4x2_t(vmaxq_f32(a.0, b.0), vmaxq_f32(a.1, b.1)) }
+    }
     /// As AVX2 does: `((0 + 4) + (1 + 5)) + ((2 + 6) + (3 + 7))`.
     #[inline(always)]
     fn sum(self, v: Pair) -> f32 {

@@ -72,6 +72,26 @@ on_all!(max_and_min_take_the_second_of_a_nan_and_of_equals, s: S, {
     }
 });
 
+on_all!(maximum_is_nan_where_either_is, s: S, {
+    let special = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1.0, 0.0, -0.0, -2.0];
+    for x in special {
+        for y in special {
+            let found = lanes(s, s.maximum(s.splat(x), s.splat(y)));
+            match x.is_nan() || y.is_nan() {
+                true => assert!(found.iter().all(|v| v.is_nan()), "maximum({x}, {y}) is {found:?}"),
+                false => assert_eq!(found, vec![x.max(y); S::LANES], "maximum({x}, {y})"),
+            }
+        }
+    }
+    // one NaN leaves the other lanes alone
+    let (mut x, y) = (numbers(S::LANES), vec![1.0; S::LANES]);
+    x[S::LANES - 1] = f32::NAN;
+    let found = lanes(s, s.maximum(vector(s, &x), vector(s, &y)));
+    assert!(found[S::LANES - 1].is_nan());
+    let (head, expected) = (&found[..S::LANES - 1], x[..S::LANES - 1].iter().map(|v| v.max(1.0)));
+    assert!(head.iter().copied().eq(expected), "{found:?}");
+});
+
 on_all!(the_order_of_a_sum_is_fixed, s: S, {
     let x: Vec<f32> = (0..S::LANES).map(|i| 1.0 / (3 * i + 1) as f32).collect();
     let first = s.sum(vector(s, &x));

@@ -44,21 +44,8 @@ pub trait Simd: Sealed + Copy + Send + Sync + 'static {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// Lane-wise smaller one; `b` where either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Lane-wise larger one; NaN where either is NaN.
-    #[inline(always)]
-    fn maximum(self, a: Self::V, b: Self::V) -> Self::V {
-        let mut all = [[0.0f32; MOST_LANES]; 2];
-        // SAFETY: the arrays hold vectors of MOST_LANES, the largest there are.
-        unsafe {
-            self.store(all[0].as_mut_ptr(), a);
-            self.store(all[1].as_mut_ptr(), b);
-            let [a, b] = all;
-            for ((m, a), b) in all[0].iter_mut().zip(a).zip(b) {
-                *m = if (b > a) | b.is_nan() { b } else { a };
-            }
-            self.load(all[0].as_ptr())
-        }
-    }
+    /// Lane-wise larger one; NaN where either is NaN. Which of two zeros is not said.
+    fn maximum(self, a: Self::V, b: Self::V) -> Self::V;
     /// Sum of all lanes, in a fixed order.
     fn sum(self, v: Self::V) -> f32;
 

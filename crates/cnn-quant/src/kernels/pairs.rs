@@ -149,24 +149,26 @@ mod tests {
 
     /// Every version that this machine has.
     fn versions() -> Vec<(&'static str, Version)> {
-        let mut all: Vec<(&'static str, Version)> = vec![("portable", portable), ("active", products)];
+        let all = [("portable", portable as Version), ("active", products)].into_iter();
         #[cfg(target_arch = "x86_64")]
-        for isa in Isa::available() {
-            match isa.name() {
-                "avx512" if is_x86_feature_detected!("avx512vnni") => {
-                    // SAFETY: `Isa` found the features on this machine, and the last one was just asked for.
-                    all.push(("vnni", |w, t, x, s| unsafe { x86::vnni(w, t, x, s) }));
-                    // SAFETY: as above.
-                    all.push(("avx512", |w, t, x, s| unsafe { x86::avx512(w, t, x, s) }));
-                }
-                // SAFETY: `Isa` found the features on this machine.
-                "avx512" => all.push(("avx512", |w, t, x, s| unsafe { x86::avx512(w, t, x, s) })),
-                // SAFETY: as above.
-                "avx2" => all.push(("avx2", |w, t, x, s| unsafe { x86::avx2(w, t, x, s) })),
-                _ => {}
+        let all = all.chain(Isa::available().into_iter().flat_map(x86_versions));
+        all.collect()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn x86_versions(isa: Isa) -> Vec<(&'static str, Version)> {
+        // SAFETY: `Isa` found the features on this machine.
+        let avx512: (_, Version) = ("avx512", |w, t, x, s| unsafe { x86::avx512(w, t, x, s) });
+        match isa.name() {
+            "avx512" if is_x86_feature_detected!("avx512vnni") => {
+                // SAFETY: as above, and the last one was just asked for.
+                vec![avx512, ("vnni", |w, t, x, s| unsafe { x86::vnni(w, t, x, s) })]
             }
+            "avx512" => vec![avx512],
+            // SAFETY: as above.
+            "avx2" => vec![("avx2", |w, t, x, s| unsafe { x86::avx2(w, t, x, s) })],
+            _ => Vec::new(),
         }
-        all
     }
 
     proptest! {
