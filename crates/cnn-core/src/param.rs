@@ -217,6 +217,11 @@ impl Param {
         }
     }
 
+    /// True if there is nothing but the values: no constraint, and no memory of training.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.constraints.is_empty() && self.grad.is_none() && self.slots.is_empty()
+    }
+
     /// Updates since the optimizer's state was last dropped.
     pub fn steps(&self) -> u64 {
         self.steps

@@ -191,8 +191,8 @@ fn external(proto: &TensorProto, directory: Option<&Path>, needed: usize) -> Res
             "`{location}` is a link out of the model's directory, where nothing is read; copy the file"
         )));
     }
-    let file = File::open(&real).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
+    // before it is opened: opening a pipe waits for a writer
+    let metadata = std::fs::metadata(&real).map_err(io)?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     if length.is_some_and(|l| l != needed as u64) {
         return Err(bad(format!("a section of {} bytes where {needed} are needed", length.unwrap_or(0))));
@@ -204,5 +204,6 @@ fn external(proto: &TensorProto, directory: Option<&Path>, needed: usize) -> Res
             metadata.len()
         )));
     }
+    let file = File::open(&real).map_err(io)?;
     Ok((Source::File { file, path: real, length: metadata.len() }, offset))
 }

@@ -110,7 +110,7 @@ pub fn evaluate(bytes: &[u8], inputs: &BTreeMap<String, Value>) -> Result<Vec<Va
     let importer = Importer {
         // folding never looks at the image
         drafts: Drafts::new(&[1], options.limit).map_err(|r| node_error("", "", r))?,
-        budget: Budget::new(FREE_ELEMENTS + ELEMENTS_A_BYTE * bytes.len() as u64),
+        budget: Budget::new(elements_of(bytes.len() as u64, &options)),
         exported_batch: None,
     };
     let mut walk = Walk::new(&index, importer, opset, (&source, None), &options);
@@ -120,6 +120,11 @@ pub fn evaluate(bytes: &[u8], inputs: &BTreeMap<String, Value>) -> Result<Vec<Va
         _ => Err(Error::Model(format!("the output `{name}` is not known"))),
     };
     outputs.iter().map(slot).collect()
+}
+
+/// Elements that a file of so many bytes may ask for. A file may have holes, whose bytes nobody stored, so its length alone is not enough.
+fn elements_of(bytes: u64, options: &ImportOptions) -> u64 {
+    FREE_ELEMENTS.saturating_add(ELEMENTS_A_BYTE.saturating_mul(bytes.min(options.limit)))
 }
 
 fn no_network() -> Error {
@@ -141,7 +146,7 @@ fn import(source: &Source<'_>, directory: Option<&Path>, options: &ImportOptions
 
     let importer = Importer {
         drafts: Drafts::new(&shape, options.limit).map_err(|r| node_error(&image.name, "input", r))?,
-        budget: Budget::new(FREE_ELEMENTS + ELEMENTS_A_BYTE * source.length()),
+        budget: Budget::new(elements_of(source.length(), options)),
         exported_batch,
     };
     let mut walk = Walk::new(&index, importer, opset, (source, directory), options);

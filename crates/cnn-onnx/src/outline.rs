@@ -104,7 +104,7 @@ impl Outline<'_> {
                 )));
             }
             let values = kind == Kind::Tensor && [FLOAT_DATA, RAW_DATA].contains(&field);
-            fields += u32::from(values || kind == Kind::Attribute && field == TENSOR);
+            fields += u64::from(values || kind == Kind::Attribute && field == TENSOR);
             if kind == Kind::Attribute && fields > 1 {
                 return Err(damaged(format!("a second tensor in an attribute at byte {}", self.at)));
             }

@@ -66,7 +66,10 @@ impl<'a> Source<'a> {
             }
         };
         done.map_err(|source| match (source.kind(), path) {
-            (ErrorKind::UnexpectedEof, _) => Error::Damaged("it ends early".to_string()),
+            (ErrorKind::UnexpectedEof, None) => Error::Damaged("it ends early".to_string()),
+            (ErrorKind::UnexpectedEof, Some(path)) => {
+                Error::Damaged(format!("`{}` ends early", path.display()))
+            }
             (ErrorKind::InvalidData, _) | (_, None) => Error::Damaged(source.to_string()),
             (_, Some(path)) => Error::Io { path: path.to_path_buf(), source },
         })

@@ -82,7 +82,7 @@ impl SimdOp for Tiles<'_> {
         let most = S::ROWS[usize::from(two)];
         // Blocks of nearly equal height: 32 rows are 11 + 11 + 10 and not 14 + 14 + 4.
         let blocks = self.rows.div_ceil(most);
-        if blocks == 0 {
+        if blocks == 0 || self.outer == 0 {
             return;
         }
         let (small, big) = (self.rows / blocks, self.rows % blocks);

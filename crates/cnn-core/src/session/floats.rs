@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const LINE: usize = 16;
 /// Floats from which on memory comes from a region.
 const LARGE: usize = 4096;
-/// Floats of a region; what is not touched costs nothing.
+/// Floats of a region. On Linux what is not touched costs nothing, up to a large page.
 const REGION: usize = 16 << 20;
 
 /// Floats that start on a cache line.
@@ -55,7 +55,7 @@ impl Deref for Floats {
     fn deref(&self) -> &[f32] {
         match &self.memory {
             Memory::Own(all) => &all[self.start..][..self.len],
-            // SAFETY: `Region::take` gives each piece to one value, and zeroed memory is floats.
+            // SAFETY: `Region::piece` gives each piece to one value, and zeroed memory is floats.
             Memory::Shared(region) => unsafe {
                 std::slice::from_raw_parts(region.floats().add(self.start), self.len)
             },
@@ -100,7 +100,8 @@ struct Taken {
 
 impl Region {
     fn new(len: usize) -> Option<Region> {
-        let map = MmapMut::map_anon(len * 4).ok()?;
+        // elsewhere memory may be charged before it is touched
+        let map = MmapMut::map_anon(len * 4).ok().filter(|_| cfg!(target_os = "linux"))?;
         // a wish, which the system may not know
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
@@ -158,13 +159,22 @@ impl Regions {
 
 /// Calls `work`; what it keeps lies together.
 pub(super) fn together<T>(work: impl FnOnce() -> T) -> T {
+    with(Some(Regions(RefCell::new(None))), work)
+}
+
+/// Calls `work`; all it makes has memory of its own, which goes when it is dropped.
+pub(super) fn apart<T>(work: impl FnOnce() -> T) -> T {
+    with(None, work)
+}
+
+fn with<T>(regions: Option<Regions>, work: impl FnOnce() -> T) -> T {
     struct Restore(Option<Regions>);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.set(self.0.take());
         }
     }
-    let _restore = Restore(CURRENT.replace(Some(Regions(RefCell::new(None)))));
+    let _restore = Restore(CURRENT.replace(regions));
     work()
 }
 
@@ -209,6 +219,16 @@ mod tests {
             assert_eq!(again.as_ptr(), place);
             drop(check(again, LARGE + 5));
             assert!(kept.iter().all(|&v| v == 1.0));
+        });
+    }
+
+    #[test]
+    fn work_apart_takes_nothing_from_a_region() {
+        together(|| {
+            let first = Floats::zeros(LARGE);
+            apart(|| check(Floats::zeros(LARGE), LARGE));
+            let second = Floats::zeros(LARGE);
+            assert_eq!(second.as_ptr() as usize - first.as_ptr() as usize, LARGE * 4);
         });
     }
 

@@ -141,6 +141,13 @@ pub struct Lowering<'a> {
 #[derive(Debug, Default)]
 pub struct Shared(RefCell<Vec<(String, Arc<dyn Any + Send + Sync>)>>);
 
+impl Shared {
+    /// Drops what no kernel holds.
+    pub(super) fn forget_unused(&self) {
+        self.0.borrow_mut().retain(|(_, packed)| Arc::strong_count(packed) > 1);
+    }
+}
+
 impl Lowering<'_> {
     /// Makes packed weights, or finds those that a plan for another input shape made under the same key.
     pub fn shared<T: Any + Send + Sync>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {

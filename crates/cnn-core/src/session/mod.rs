@@ -105,7 +105,7 @@ impl SessionOptions {
 /// Bytes that a session holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Packed weights, as one plan reads them.
+    /// Weights, as one plan reads them.
     pub weights: usize,
     /// Values between the layers.
     pub arena: usize,
@@ -128,7 +128,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Compiles a graph. The layers' weights are dropped as they are packed.
+    /// Compiles a graph. The layers' weights are dropped as they are packed; large linear layers are kept and read as they are.
     ///
     /// # Errors
     /// If the graph does not fit a shape, or a recorded choice does not fit the graph.

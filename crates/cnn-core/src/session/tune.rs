@@ -1,9 +1,9 @@
 //! Which algorithm a layer runs: the recorded one, the cost model's, or the fastest of all.
 
 use super::choices::Choices;
-use super::floats::Floats;
+use super::floats::{self, Floats};
 use super::kernel::{Kernel, Part, Place};
-use super::lowering::{Edge, Layout, Lowered, Lowering};
+use super::lowering::{Edge, Layout, Lowered, Lowering, Shared};
 use super::plan::{Memory, Step};
 use super::{SessionOptions, Tuning};
 use crate::graph::{Graph, Node};
@@ -55,43 +55,59 @@ pub(super) fn lower(
     options: &SessionOptions,
     decisions: &mut Decisions,
 ) -> Result<Option<Lowered>> {
-    let Some(first) = node.layer().lower(at) else { return Ok(None) };
-    if first.alternatives.is_empty() {
-        return Ok(Some(first));
-    }
     let shape = at.inputs.first().map(|e| e.shape.clone()).unwrap_or_default();
     let key = Choices::key(&node.name, &shape);
-    let named = |name: &str| node.layer().lower(&Lowering { choice: Some(name), ..*at });
-    let recorded = options.choices.as_ref().and_then(|c| c.0.get(&key));
-    let chosen = match (recorded, options.tuning) {
-        (Some(name), _) => {
-            let lowered = named(name).filter(|l| l.kernel.algorithm() == name);
-            lowered.ok_or_else(|| Error::Invalid {
+    let recorded = options.choices.as_ref().and_then(|c| c.0.get(&key)).map(String::as_str);
+    let measured = match (recorded, options.tuning) {
+        (None, Tuning::Measure) => fastest(node, at, &decisions.between)?,
+        _ => None,
+    };
+    let named = |choice: Option<&str>| node.layer().lower(&Lowering { choice, ..*at });
+    let Some(mut chosen) = named(recorded.or(measured)) else { return Ok(None) };
+    if let Some(name) = recorded.filter(|&name| name != chosen.kernel.algorithm()) {
+        let Some(first) = named(None) else { return Ok(None) };
+        if !first.alternatives.is_empty() {
+            return Err(Error::Invalid {
                 what: format!("choice `{name}` for `{key}`"),
                 why: format!(
                     "this layer has the algorithms {}, {}; remove the entry to choose again",
                     first.kernel.algorithm(),
                     first.alternatives.join(", ")
                 ),
-            })?
+            });
         }
-        (None, Tuning::CostModel) => first,
-        (None, Tuning::Measure) => {
-            let mut best = (time(first.kernel.as_ref(), &first, at, &decisions.between)?, first);
-            for name in best.1.alternatives.clone() {
-                if let Some(candidate) = named(name) {
-                    let taken = time(candidate.kernel.as_ref(), &candidate, at, &decisions.between)?;
-                    if taken < best.0 {
-                        best = (taken, candidate);
-                    }
-                }
-            }
-            best.1
-        }
-    };
+        chosen = first;
+    }
+    at.shared.forget_unused();
+    if chosen.alternatives.is_empty() {
+        return Ok(Some(chosen));
+    }
     decisions.alternatives.insert(key.clone(), chosen.alternatives.clone());
     decisions.choices.0.insert(key, chosen.kernel.algorithm().to_string());
     Ok(Some(chosen))
+}
+
+/// The name of the fastest, if there are several. What the candidates pack is gone afterwards.
+fn fastest(node: &Node, at: &Lowering<'_>, between: &[f32]) -> Result<Option<&'static str>> {
+    let timed = |choice: Option<&str>| -> Result<Option<(Duration, Lowered)>> {
+        let at = Lowering { choice, shared: &Shared::default(), ..*at };
+        let Some(lowered) = node.layer().lower(&at).filter(|l| !l.alternatives.is_empty()) else {
+            return Ok(None);
+        };
+        Ok(Some((time(lowered.kernel.as_ref(), &lowered, &at, between)?, lowered)))
+    };
+    floats::apart(|| {
+        let Some((taken, first)) = timed(None)? else { return Ok(None) };
+        let mut best = (taken, first.kernel.algorithm());
+        let others = first.alternatives.clone();
+        drop(first);
+        for name in others {
+            if let Some((taken, _)) = timed(Some(name))?.filter(|(taken, _)| *taken < best.0) {
+                best = (taken, name);
+            }
+        }
+        Ok(Some(best.1))
+    })
 }
 
 /// Shortest time of all parts of a kernel, one after the other on this thread.

@@ -56,13 +56,8 @@ impl Ending {
     pub fn clip_all(&self, values: &mut [f32]) {
         for v in values {
             // NaN stays NaN
-            *v = if *v < self.low {
-                self.low
-            } else if *v > self.high {
-                self.high
-            } else {
-                *v
-            };
+            let raised = if *v < self.low { self.low } else { *v };
+            *v = if raised > self.high { self.high } else { raised };
         }
     }
 

@@ -21,8 +21,7 @@ const PARTS: usize = 8;
 /// The kernel, if the layer is one for it: large, and without what training leaves behind, since the layer stays alive.
 pub(super) fn lower(at: &Lowering<'_>, images: usize, bias: &[f32]) -> Option<Lowered> {
     let weight = at.layer.downcast_ref::<Linear>()?.weight();
-    let plain = weight.constraints().is_empty() && weight.grad().is_none() && weight.slots().is_empty();
-    if weight.len() < LARGE || !plain || at.epilogue.scale.is_some() {
+    if weight.len() < LARGE || !weight.is_bare() || at.epilogue.scale.is_some() {
         return None;
     }
     let outputs = bias.len();
