@@ -187,7 +187,8 @@ impl Session {
         Ok(output)
     }
 
-    /// As [`Session::run`] for the first shape, into memory of the caller: nothing is allocated.
+    /// As [`Session::run`] for the first shape, into memory of the caller: nothing is allocated. (With a pool, called from outside of it, rayon's
+    /// queue takes a block of memory for 63 calls; within [`rayon::ThreadPool::install`] nothing.)
     ///
     /// # Errors
     /// If the lengths are not those of the input and the output, or a layer fails.
@@ -244,7 +245,7 @@ impl Session {
         &self.decisions.choices
     }
 
-    /// The algorithms that would do too, for each entry of [`Session::choices`].
+    /// The algorithms that a layer names beside the one in use, for each entry of [`Session::choices`].
     pub fn alternatives(&self) -> &BTreeMap<String, Vec<&'static str>> {
         &self.decisions.alternatives
     }

@@ -79,7 +79,8 @@ pub(super) fn lower(
         chosen = first;
     }
     at.shared.forget_unused();
-    if chosen.alternatives.is_empty() {
+    let asked = recorded.or(measured).is_some_and(|name| name == chosen.kernel.algorithm());
+    if !asked && chosen.alternatives.is_empty() {
         return Ok(Some(chosen));
     }
     decisions.alternatives.insert(key.clone(), chosen.alternatives.clone());
@@ -91,10 +92,10 @@ pub(super) fn lower(
 fn fastest(node: &Node, at: &Lowering<'_>, between: &[f32]) -> Result<Option<&'static str>> {
     let timed = |choice: Option<&str>| -> Result<Option<(Duration, Lowered)>> {
         let at = Lowering { choice, shared: &Shared::default(), ..*at };
-        let Some(lowered) = node.layer().lower(&at).filter(|l| !l.alternatives.is_empty()) else {
-            return Ok(None);
-        };
-        Ok(Some((time(lowered.kernel.as_ref(), &lowered, &at, between)?, lowered)))
+        // one that was asked for need not name the others
+        let lowered = node.layer().lower(&at).filter(|l| choice.is_some() || !l.alternatives.is_empty());
+        let timed = |l: Lowered| Ok((time(l.kernel.as_ref(), &l, &at, between)?, l));
+        lowered.map(timed).transpose()
     };
     floats::apart(|| {
         let Some((taken, first)) = timed(None)? else { return Ok(None) };
