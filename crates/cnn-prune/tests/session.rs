@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Linear};
-use cnn_core::session::{Choices, Session, SessionOptions};
+use cnn_core::session::{Choices, Session, SessionOptions, Tuning};
 use cnn_core::tensor::{relative_error, tensor};
 use cnn_core::testing::strategies;
 use cnn_core::{Graph, Layer, Tensor};
@@ -155,6 +155,28 @@ fn the_cost_model_decides_and_a_choice_is_replayed() {
             let message = Session::new(graph.clone(), &options).unwrap_err().to_string();
             assert!(message.contains("guess") && message.contains("sparse"), "{message}");
         }
+    }
+}
+
+/// Also of a layer that names no others once it is told what to run.
+#[test]
+fn choices_are_recorded_however_they_were_made() {
+    let x = numbers(&[1, 32, 28, 28]);
+    let w = without(&numbers(&[64, 32, 3, 3]), 0.9);
+    let dense = Conv2d::new(w, None, ConvOptions::default().pad(1)).unwrap();
+    let graph = graph(&SparseConv2d::from_dense(&dense).unwrap(), &x, true, false, true);
+    let key = Choices::key("layer", x.shape());
+    let made = |options: &SessionOptions| Session::new(graph.clone(), options).unwrap().choices().clone();
+    let measured = made(&SessionOptions { tuning: Tuning::Measure, ..SessionOptions::default() });
+    assert!(measured.0.contains_key(&key), "{measured:?}");
+    assert_eq!(
+        made(&SessionOptions { choices: Some(measured.clone()), ..SessionOptions::default() }),
+        measured
+    );
+    for name in ["sparse", "direct", "winograd-2x2"] {
+        let forced = Some(Choices([(key.clone(), name.to_string())].into()));
+        let again = made(&SessionOptions { choices: forced, ..SessionOptions::default() });
+        assert_eq!(again.0.get(&key).map(String::as_str), Some(name));
     }
 }
 
