@@ -3,7 +3,7 @@
 //! [`Session::new`] takes a graph by value. Batch normalization is folded into the layer before it; bias, addition of a shortcut and
 //! activation are done while a result is still in registers; concatenations, slices and reshapes cost nothing where the values can
 //! be written where they are wanted; each layer chooses its algorithm and packs its weights once; one arena holds all
-//! values, planned by their lifetimes. A run allocates nothing. A layer of any crate brings its own [`Kernel`] by
+//! values, planned by their lifetimes. A run allocates nothing (see [`Session::run_into`]). A layer of any crate brings its own [`Kernel`] by
 //! [`crate::Layer::lower`]; one that brings none runs by [`crate::Layer::infer`], slowly but never wrongly.
 //!
 //! ```
