@@ -2,6 +2,7 @@
 
 use crate::data::{Augment, Dataset, batch};
 use crate::graph::Graph;
+use crate::model_file;
 use crate::registry::Registry;
 use crate::tensor::Tensor;
 use crate::train::{
@@ -11,6 +12,7 @@ use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
+use std::path::PathBuf;
 use wildmatch::WildMatch;
 
 /// The configuration of a method, as it appears in recipes and reports.
@@ -111,6 +113,9 @@ pub struct Run<'a> {
     pub seed: u64,
     /// Where progress is shown.
     pub progress: Progress,
+    /// A folder in which methods keep what took them long to find, so that an interrupted one goes on where it was when it is
+    /// started again: see [`Run::remember`].
+    pub memory: Option<PathBuf>,
 }
 
 impl<'a> Run<'a> {
@@ -131,6 +136,7 @@ impl<'a> Run<'a> {
             hooks: Vec::new(),
             registry,
             progress: Progress::quiet(),
+            memory: None,
         }
     }
 
@@ -154,6 +160,62 @@ impl<'a> Run<'a> {
     /// If the network does not fit the images.
     pub fn accuracy(&self, graph: &Graph) -> Result<f64> {
         accuracy(graph, self.validation)
+    }
+
+    /// A name for what a method does to a network in this run, as eight digits: it changes with the network, the method's
+    /// configuration, the training settings, the seed, and the number and size of the images. An objective of the caller's is
+    /// not part of it.
+    ///
+    /// # Errors
+    /// If the network cannot be written.
+    pub fn fingerprint(&self, graph: &Graph, config: &Config) -> Result<String> {
+        let images = [self.train, self.validation].map(|data| (data.len(), data.shape()));
+        let run = serde_json::to_vec(&(config, &self.settings, self.seed, images));
+        let mut hash = crc32fast::Hasher::new();
+        hash.update(&run.map_err(|e| Error::invalid("settings", e.to_string()))?);
+        // the bytes end in their own checksum; a checksum over that too would always be the same
+        let network = model_file::checkpoint_bytes(graph)?;
+        hash.update(&network[network.len().saturating_sub(4)..]);
+        Ok(format!("{:08x}", hash.finalize()))
+    }
+
+    /// The network under a key: read back from [`Run::memory`] if it is there, else made now and kept there. Put
+    /// [`Run::fingerprint`] into the key. Without a memory it is made.
+    ///
+    /// # Errors
+    /// Those of `make`, and if the file cannot be read or written.
+    pub fn remember(&mut self, key: &str, make: impl FnOnce(&mut Self) -> Result<Graph>) -> Result<Graph> {
+        let Some(folder) = self.memory.clone() else { return make(self) };
+        let file = folder.join(format!("{key}.network"));
+        if file.exists() {
+            return model_file::load_checkpoint(&file, self.registry);
+        }
+        let graph = make(self)?;
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        model_file::save_checkpoint(&graph, &file)?;
+        Ok(graph)
+    }
+
+    /// As [`Run::remember`], for anything that can be written as JSON.
+    ///
+    /// # Errors
+    /// As [`Run::remember`].
+    pub fn remember_value<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let Some(folder) = &self.memory else { return make() };
+        let file = folder.join(format!("{key}.json"));
+        let unreadable = |e: serde_json::Error| Error::invalid(file.display().to_string(), e.to_string());
+        if file.exists() {
+            return serde_json::from_slice(&std::fs::read(&file).map_err(Error::io(&file))?)
+                .map_err(unreadable);
+        }
+        let value = make()?;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        model_file::write_atomically(&file, &serde_json::to_vec(&value).map_err(unreadable)?)?;
+        Ok(value)
     }
 
     /// The first `count` training images as one batch, for calibration.
@@ -198,5 +260,34 @@ impl Compressor for Chain {
 
     fn pack(&self, graph: &mut Graph) -> Result<()> {
         self.steps.iter().rev().try_for_each(|step| step.pack(graph))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{lenet5, stripes};
+
+    #[test]
+    fn what_was_found_is_read_back() {
+        let data = stripes(4, [1, 28, 28], 10, 1).unwrap();
+        let registry = Registry::core();
+        let mut run = Run::new(&data, &data, TrainSettings::default(), &registry);
+        let folder = tempfile::tempdir().unwrap();
+        let graph = lenet5(0).unwrap();
+        // without a memory everything is made
+        assert_eq!(run.remember_value("a", || Ok(1)).unwrap(), 1);
+        run.memory = Some(folder.path().join("inner"));
+        assert_eq!(run.remember_value("a", || Ok(2)).unwrap(), 2);
+        assert_eq!(run.remember_value("a", || Ok(3)).unwrap(), 2);
+        let made = run.remember("a", |_| Ok(graph.clone())).unwrap();
+        let read = run.remember("a", |_| lenet5(1)).unwrap();
+        let key = |g: &Graph| run.fingerprint(g, &Config::Null).unwrap();
+        assert_eq!(key(&made), key(&read));
+        assert_ne!(key(&made), key(&lenet5(1).unwrap()));
+        assert_ne!(key(&made), run.fingerprint(&made, &serde_json::json!({ "ratio": 0.5 })).unwrap());
+        std::fs::write(folder.path().join("inner/b.json"), "{").unwrap();
+        let error = run.remember_value("b", || Ok(1)).unwrap_err().to_string();
+        assert!(error.contains("b.json"), "{error}");
     }
 }

@@ -45,7 +45,7 @@ pub use cost::{Cost, Macs};
 pub use data::{Augment, Dataset, Preprocess};
 pub use error::{Error, FormatError, Result};
 pub use express::Express;
-pub use graph::{Graph, Node};
+pub use graph::{ChannelClass, Graph, Node};
 pub use layer::{ChannelRule, Keep, Layer};
 pub use model_file::{Decoder, Encoder};
 pub use param::{Constraint, Param, Role};

@@ -1,6 +1,7 @@
 //! Edits and channel surgery.
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
+use cnn_core::graph::Fixed;
 use cnn_core::layers::*;
 use cnn_core::tensor::relative_error;
 use cnn_core::testing::lenet5;
@@ -215,4 +216,65 @@ fn a_graph_from_all_its_nodes() {
     assert!(Graph::from_nodes(&[2], vec![node("input", Box::new(Flatten), &[0])]).is_err());
     assert!(Graph::from_nodes(&[2], vec![node("a", Box::new(Flatten), &[1])]).is_err(), "it reads itself");
     assert!(Graph::from_nodes(&[2], vec![node("a", Box::new(Flatten), &[7])]).is_err());
+}
+
+#[test]
+fn classes_partition_all_channels() {
+    let graph = everything(3);
+    let classes = graph.channel_classes().unwrap();
+    let mut all: Vec<(usize, usize)> = classes.iter().flat_map(|c| c.members.clone()).collect();
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    let channels: usize = graph.shapes(1).unwrap().iter().map(|s| s[1]).sum();
+    assert_eq!((all.len(), count), (channels, channels));
+    let at = |name: &str| graph.find(name).unwrap();
+    let class = |member| classes.iter().find(|c| c.members.contains(&member)).unwrap();
+    assert_eq!(class((0, 1)).fixed, Some(Fixed::Input));
+    assert_eq!(class((at("fc"), 3)).fixed, Some(Fixed::Output));
+    let stem = class((at("stem"), 5));
+    assert_eq!(stem.fixed, None);
+    // the padded shortcut puts one channel before it, the concat six; each becomes nine features
+    for tied in [(at("inner"), 5), (at("residual"), 5), (at("cat"), 12), (at("flatten"), 12 * 9 + 8)] {
+        assert!(stem.members.contains(&tied), "{tied:?} {stem:?}");
+    }
+}
+
+#[test]
+fn channels_of_several_nodes_go_in_one_edit() {
+    let mut graph = everything(3);
+    let at = |g: &Graph, name: &str| g.find(name).unwrap();
+    let (after, cat) = (at(&graph, "after"), at(&graph, "cat"));
+    graph.remove_channels(&[(after, 0), (after, 5), (cat, 3)]).unwrap();
+    let shapes = graph.shapes(1).unwrap();
+    assert_eq!((shapes[after][1], shapes[cat][1]), (3, 13));
+    refused(&mut graph, |g| g.remove_channels(&[(after, 3)]), "no channel 3");
+    refused(&mut graph, |g| g.remove_channels(&[(99, 0)]), "no channel 0 of node 99");
+    refused(&mut graph, |g| g.remove_channels(&[(after, 0), (after, 1), (after, 2)]), "all its channels");
+}
+
+#[test]
+fn an_opaque_layer_fixes_what_it_reads() {
+    let mut graph = everything(4);
+    graph.push("softmax", Softmax).unwrap();
+    graph.push("head", Linear::new(Tensor::ones(vec![2, 4]), None).unwrap()).unwrap();
+    let (fc, softmax) = (graph.find("fc").unwrap(), graph.find("softmax").unwrap());
+    let classes = graph.channel_classes().unwrap();
+    let class = classes.iter().find(|c| c.members.contains(&(fc, 0))).unwrap();
+    assert_eq!(class.fixed, Some(Fixed::Opaque(softmax)));
+}
+
+#[test]
+fn a_branch_is_bypassed_with_all_that_only_it_needs() {
+    let mut graph = everything(5);
+    let x = random(&mut ChaCha8Rng::seed_from_u64(1), &[2, 3, 6, 6]);
+    let mut zero = graph.clone();
+    let all: Vec<usize> = Vec::new();
+    zero_filters(&mut zero, "inner", &all);
+    graph.bypass("residual", 1).unwrap();
+    assert!(graph.find("inner").is_err() && graph.find("residual").is_err());
+    assert!(relative_error(&graph.infer(&x).unwrap(), &zero.infer(&x).unwrap()) < 1e-6);
+    refused(&mut graph, |g| g.bypass("cat", 2), "no input 2");
+    // the other way the shapes do not fit
+    refused(&mut graph, |g| g.bypass("cat", 0), "excite");
 }

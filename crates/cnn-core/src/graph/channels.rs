@@ -7,6 +7,26 @@ use super::Graph;
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::{Error, Result};
 
+/// Channels that are removed together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelClass {
+    /// Position of a node and channel of its output, in order.
+    pub members: Vec<(usize, usize)>,
+    /// Why they cannot be removed, if so.
+    pub fixed: Option<Fixed>,
+}
+
+/// Why channels cannot be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fixed {
+    /// They are the network's input.
+    Input,
+    /// They are the network's output.
+    Output,
+    /// The layer of this node, which makes or reads them, does not say how channels pass.
+    Opaque(usize),
+}
+
 impl Graph {
     /// Keeps only the given output channels of a node, and follows every dependency: through residual adds, concats,
     /// depthwise and grouped convolutions, shuffles, and flatten into linear layers. Channels are physically removed.
@@ -41,7 +61,81 @@ impl Graph {
         if keep.is_empty() {
             return Err(Error::Edit(format!("`{name}` would lose all its channels; keep at least one")));
         }
-        let removed = classes.removed(self, target, &kept)?;
+        let gone: Vec<(usize, usize)> = (0..count).filter(|&c| !kept[c]).map(|c| (target, c)).collect();
+        let removed = classes.removed(self, &gone)?;
+        if let Some(c) = (0..count).find(|&c| kept[c] && removed[target][c]) {
+            return Err(Error::Edit(format!(
+                "channel {c} of `{name}` is tied to a channel that is removed; remove both or keep both"
+            )));
+        }
+        self.drop_channels(&removed)
+    }
+
+    /// Which channels can only go together: every channel of every node is in exactly one class. In execution order of each
+    /// class's first channel.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn channel_classes(&self) -> Result<Vec<ChannelClass>> {
+        let mut classes = Classes::of(self)?;
+        let mut found: Vec<ChannelClass> = Vec::new();
+        let mut class_of = vec![usize::MAX; classes.parent.len()];
+        for at in 0..self.nodes.len() {
+            for channel in 0..classes.channels[at] {
+                let root = classes.find(classes.offset[at] + channel);
+                if class_of[root] == usize::MAX {
+                    class_of[root] = found.len();
+                    found.push(ChannelClass { members: Vec::new(), fixed: None });
+                }
+                found[class_of[root]].members.push((at, channel));
+            }
+        }
+        let touched: Vec<usize> = classes.opaque.clone();
+        let opaque = touched.iter().flat_map(|&at| {
+            self.nodes[at]
+                .inputs
+                .iter()
+                .chain([&at])
+                .map(move |&i| (i, Fixed::Opaque(at)))
+                .collect::<Vec<_>>()
+        });
+        for (at, why) in [(0, Fixed::Input), (self.output, Fixed::Output)].into_iter().chain(opaque) {
+            for channel in 0..classes.channels[at] {
+                let root = classes.find(classes.offset[at] + channel);
+                found[class_of[root]].fixed.get_or_insert(why);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes channels, given as position of a node and channel of its output, and whatever is tied to them, as one edit.
+    ///
+    /// # Errors
+    /// If there is no such channel, a node would lose all its channels, the graph's input or output would change, or a layer
+    /// on the way does not let channels through; the graph is then as before.
+    ///
+    /// ```
+    /// use cnn_core::testing::lenet5;
+    /// let mut graph = lenet5(0)?;
+    /// let (conv1, conv2) = (graph.find("conv1")?, graph.find("conv2")?);
+    /// graph.remove_channels(&[(conv1, 0), (conv1, 7), (conv2, 49)])?;
+    /// assert_eq!(graph.shapes(1)?[conv1][1], 18);
+    /// assert_eq!(graph.shapes(1)?[conv2][1], 49);
+    /// # Ok::<(), cnn_core::Error>(())
+    /// ```
+    pub fn remove_channels(&mut self, channels: &[(usize, usize)]) -> Result<()> {
+        let classes = Classes::of(self)?;
+        for &(at, channel) in channels {
+            if at >= self.nodes.len() || channel >= classes.channels[at] {
+                return Err(Error::Edit(format!("there is no channel {channel} of node {at}")));
+            }
+        }
+        let removed = classes.removed(self, channels)?;
+        self.drop_channels(&removed)
+    }
+
+    /// Slices all layers; `removed` says for every channel of every node whether it goes.
+    fn drop_channels(&mut self, removed: &[Vec<bool>]) -> Result<()> {
         self.edit(|graph| {
             // per node, the sorted channels that stay; None when all do
             let stay: Vec<Option<Vec<usize>>> = removed
@@ -158,11 +252,11 @@ impl Classes {
         self.parent[a.max(b)] = a.min(b);
     }
 
-    /// For every node the channels that go when those of `target` that are not `kept` do.
-    fn removed(mut self, graph: &Graph, target: usize, kept: &[bool]) -> Result<Vec<Vec<bool>>> {
+    /// For every node the channels that go when the given ones do.
+    fn removed(mut self, graph: &Graph, channels: &[(usize, usize)]) -> Result<Vec<Vec<bool>>> {
         let mut gone = vec![false; self.parent.len()];
-        for (c, _) in kept.iter().enumerate().filter(|(_, kept)| !**kept) {
-            let root = self.find(self.offset[target] + c);
+        for &(at, channel) in channels {
+            let root = self.find(self.offset[at] + channel);
             gone[root] = true;
         }
         let mut removed = Vec::with_capacity(graph.nodes.len());
@@ -172,12 +266,6 @@ impl Classes {
             removed.push(channels);
         }
         let name = |at: usize| graph.nodes[at].name.as_str();
-        if let Some(c) = (0..kept.len()).find(|&c| kept[c] && removed[target][c]) {
-            return Err(Error::Edit(format!(
-                "channel {c} of `{}` is tied to a channel that is removed; remove both or keep both",
-                name(target)
-            )));
-        }
         for (at, what) in [(0, "input"), (graph.output, "output")] {
             if removed[at].contains(&true) {
                 return Err(Error::Edit(format!(

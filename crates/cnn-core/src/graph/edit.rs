@@ -113,4 +113,57 @@ impl Graph {
             Ok(())
         })
     }
+
+    /// Puts the value of one of a node's inputs in the node's place, and removes everything that nobody reads any more: how a residual
+    /// branch goes, addition and all.
+    ///
+    /// # Errors
+    /// If there is no such node or input, or the shapes do not fit; the graph is then as before.
+    ///
+    /// ```
+    /// use cnn_core::layers::{Activation, Add};
+    /// use cnn_core::Graph;
+    /// let mut graph = Graph::new(&[4, 6, 6]);
+    /// graph.push("stem", Activation::relu())?;
+    /// graph.push("branch", Activation::relu())?;
+    /// graph.add("sum", Add, &["branch", "stem"])?;
+    /// graph.bypass("sum", 1)?;
+    /// let names: Vec<&str> = graph.nodes().iter().map(|n| n.name.as_str()).collect();
+    /// assert_eq!(names, ["input", "stem"]);
+    /// # Ok::<(), cnn_core::Error>(())
+    /// ```
+    pub fn bypass(&mut self, name: &str, input: usize) -> Result<()> {
+        self.edit(|graph| {
+            let at = graph.find(name)?;
+            let Some(&source) = graph.nodes[at].inputs.get(input) else {
+                return Err(Error::Edit(format!("`{name}` has no input {input}")));
+            };
+            for node in &mut graph.nodes {
+                node.inputs.iter_mut().filter(|i| **i == at).for_each(|i| *i = source);
+            }
+            if graph.output == at {
+                graph.output = source;
+            }
+            graph.drop_unread();
+            Ok(())
+        })
+    }
+
+    /// Removes all nodes on which the output does not depend, but for the input.
+    fn drop_unread(&mut self) {
+        let mut stays = self.needed(&[self.output]);
+        stays[0] = true;
+        // where each node that stays is afterwards
+        let places: Vec<usize> = stays
+            .iter()
+            .scan(0, |next, &stays| Some(std::mem::replace(next, *next + usize::from(stays))))
+            .collect();
+        let mut at = 0;
+        self.nodes.retain(|_| {
+            at += 1;
+            stays[at - 1]
+        });
+        self.nodes.iter_mut().for_each(|node| node.inputs.iter_mut().for_each(|i| *i = places[*i]));
+        self.output = places[self.output];
+    }
 }

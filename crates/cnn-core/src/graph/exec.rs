@@ -49,7 +49,7 @@ impl Graph {
     }
 
     /// The nodes on which the wanted ones depend, themselves included.
-    fn needed(&self, wanted: &[usize]) -> Vec<bool> {
+    pub(super) fn needed(&self, wanted: &[usize]) -> Vec<bool> {
         let mut needed = vec![false; self.nodes.len()];
         wanted.iter().for_each(|&at| needed[at] = true);
         for at in (0..self.nodes.len()).rev() {

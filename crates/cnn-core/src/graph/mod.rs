@@ -9,6 +9,8 @@ mod edit;
 mod exec;
 mod table;
 
+pub use channels::{ChannelClass, Fixed};
+
 use crate::cost::Cost;
 use crate::data::Preprocess;
 use crate::layer::Layer;

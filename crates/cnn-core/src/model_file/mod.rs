@@ -107,9 +107,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// If the file cannot be written; the old file is then still there.
 pub fn save_checkpoint(graph: &Graph, path: &Path) -> Result<()> {
+    write_atomically(path, &checkpoint_bytes(graph)?)
+}
+
+/// What [`save_checkpoint`] writes.
+pub(crate) fn checkpoint_bytes(graph: &Graph) -> Result<Vec<u8>> {
     let mut out = Encoder::new(Purpose::Checkpoint);
     encode_graph(graph, true, &mut out)?;
-    write_atomically(path, &frame(out)?)
+    frame(out)
 }
 
 /// Reads what [`save_checkpoint`] wrote.

@@ -125,6 +125,11 @@ impl State {
         self.folder.join(format!("step-{}-training.checkpoint", step + 1))
     }
 
+    /// The folder for what methods keep of unfinished searches.
+    pub fn memory(&self) -> PathBuf {
+        self.folder.join("methods")
+    }
+
     /// The network after a piece of work.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ impl Work<'_> {
         run.augment = self.augment;
         run.hooks = session.hooks();
         run.progress = session.progress();
+        run.memory = Some(state.memory());
         let done = state.done().to_vec();
         let mut graph = start;
         for (at, method) in self.recipe.methods(&session.registry)?.iter().enumerate() {
