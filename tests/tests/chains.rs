@@ -85,12 +85,12 @@ fn faithful(methods: &[(&str, Config)], tolerance: f32) -> (Graph, usize) {
 }
 
 fn prune() -> (&'static str, Config) {
-    ("prune.magnitude", json!({ "ratios": { "conv*": 0.5, "fc*": 0.9 }, "rounds": 1, "final_epochs": 1 }))
+    ("prune.weights", json!({ "ratios": { "conv*": 0.5, "fc*": 0.9 }, "rounds": 1, "final_epochs": 1 }))
 }
 
 /// Every layer alike, and less.
 fn prune_half() -> (&'static str, Config) {
-    ("prune.magnitude", json!({ "ratio": 0.5, "rounds": 1, "final_epochs": 1 }))
+    ("prune.weights", json!({ "ratio": 0.5, "rounds": 1, "final_epochs": 1 }))
 }
 
 fn share() -> (&'static str, Config) {

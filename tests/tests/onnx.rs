@@ -102,7 +102,7 @@ fn compressed(method: &str, config: Config) -> Graph {
 fn compressed_networks_come_back() {
     let prune = json!({ "ratio": 0.8, "rounds": 1, "epochs": 1, "final_epochs": 1 });
     for (method, config) in [
-        ("prune.magnitude", prune),
+        ("prune.weights", prune),
         ("quant.kmeans", json!({ "bits": 4, "epochs": 1 })),
         ("lowrank", json!({ "epochs": 1 })),
     ] {

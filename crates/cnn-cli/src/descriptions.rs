@@ -13,7 +13,7 @@ const SWEEPS: (&str, &str) = ("sweeps", "sweeps of higher-order orthogonal itera
 /// What is known.
 pub const METHODS: &[Entry] = &[
     (
-        "prune.magnitude",
+        "prune.weights",
         "remove the smallest weights, in rounds of pruning and retraining (Han et al. 2015)",
         &[
             ("ratio", "share of the weights to remove, in [0, 1)"),

@@ -16,7 +16,7 @@ batch = 10
 learning_rate = 0.02
 
 [[step]]
-method = "prune.magnitude"
+method = "prune.weights"
 ratio = 0.5
 rounds = 1
 epochs = 0
@@ -116,14 +116,14 @@ fn onnx_in_and_out() {
 #[test]
 fn listings() {
     let methods = done(&["methods"]).out;
-    assert!(methods.contains("prune.magnitude") && methods.contains("quant.int8"), "{methods}");
-    let one = done(&["methods", "prune.magnitude"]).out;
-    for part in ["method = \"prune.magnitude\"", "ratio", "0.8", "layer or global", "only", "finetune"] {
+    assert!(methods.contains("prune.weights") && methods.contains("quant.int8"), "{methods}");
+    let one = done(&["methods", "prune.weights"]).out;
+    for part in ["method = \"prune.weights\"", "ratio", "0.8", "layer or global", "only", "finetune"] {
         assert!(one.contains(part), "no `{part}` in {one}");
     }
     let teacher = done(&["methods", "distill.teacher"]).out;
     assert!(teacher.contains("temperature") && !teacher.contains("only"), "{teacher}");
-    fails(&["methods", "prune.magnitud"], &["did you mean `prune.magnitude`"]);
+    fails(&["methods", "prune.magnitud"], &["did you mean `prune.weights`"]);
     assert!(done(&["networks"]).out.contains("resnet20"));
     let costs = done(&["networks", "resnet20", "--json"]).json();
     assert_eq!(costs["params"], 269_722);
@@ -289,7 +289,7 @@ fn absurd_settings_are_refused() {
         let recipe = place.write("r.toml", recipe);
         fails(&["compress", &net, "--recipe", &recipe, "--data", &images, "-o", &out], parts)
     };
-    compress("[[step]]\nmethod = \"prune.magnitude\"\nratio = 1.0\n", &["r.toml:3:9", "ratio"]);
+    compress("[[step]]\nmethod = \"prune.weights\"\nratio = 1.0\n", &["r.toml:3:9", "ratio"]);
     compress("[[step]]\nmethod = \"quant.kmeans\"\nbits = 0\n", &["r.toml:3:8", "1 to 8"]);
     // a rate at which training diverges: an error, and nothing is written
     let wild =

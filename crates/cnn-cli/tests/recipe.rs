@@ -30,7 +30,7 @@ augment = { crop = 4, flip = true }
 validation = 0.2
 
 [[step]]
-method = "prune.magnitude"
+method = "prune.weights"
 ratio = 0.9
 ratios = { conv1 = 0.3 }
 only = ["conv*", "fc"]
@@ -114,17 +114,17 @@ fn every_mistake_has_its_place_and_remedy() {
         ("[train]\noptimizer = \"sdg\"\n", (2, 13), &["sgd", "adam", "adamw"]),
         ("[train]\nlr = 0.1\n", (2, 1), &["unknown key `lr`", "learning_rate"]),
         // [[step]]
-        ("[[step]]\nratio = 0.5\n", (1, 1), &["needs a `method`", "prune.magnitude", "quant.kmeans"]),
+        ("[[step]]\nratio = 0.5\n", (1, 1), &["needs a `method`", "prune.weights", "quant.kmeans"]),
         (
             "[[step]]\nmethod = \"prune.magnitud\"\n",
             (2, 10),
-            &["no method is called", "did you mean `prune.magnitude`", "quant.int8"],
+            &["no method is called", "did you mean `prune.weights`", "quant.int8"],
         ),
         ("[[step]]\nmethod = 3\n", (2, 10), &["expected a string"]),
-        ("[[step]]\nmethod = \"prune.magnitude\"\nratio = 1.5\n", (3, 9), &["`ratio`", "1.5", "cnn methods"]),
-        ("[[step]]\nmethod = \"prune.magnitude\"\nratio = \"half\"\n", (3, 9), &["`ratio`", "half"]),
-        ("[[step]]\nmethod = \"prune.magnitude\"\nratio = nan\n", (3, 9), &["finite"]),
-        ("[[step]]\nmethod = \"prune.magnitude\"\nscope = \"all\"\n", (3, 9), &["layer", "global"]),
+        ("[[step]]\nmethod = \"prune.weights\"\nratio = 1.5\n", (3, 9), &["`ratio`", "1.5", "cnn methods"]),
+        ("[[step]]\nmethod = \"prune.weights\"\nratio = \"half\"\n", (3, 9), &["`ratio`", "half"]),
+        ("[[step]]\nmethod = \"prune.weights\"\nratio = nan\n", (3, 9), &["finite"]),
+        ("[[step]]\nmethod = \"prune.weights\"\nscope = \"all\"\n", (3, 9), &["layer", "global"]),
         ("[[step]]\nmethod = \"quant.kmeans\"\nbits = 99\n", (3, 8), &["`bits`", "1 to 8"]),
         ("[[step]]\nmethod = \"quant.kmeans\"\nbits = 2.5\n", (3, 8), &["`bits`", "2.5"]),
         ("[[step]]\nmethod = \"quant.kmeans\"\nbits = 2024-01-01\n", (3, 8), &["date"]),

@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     let config = serde_json::json!({
         "ratio": 0.95, "ratios": { "conv1": 0.5 }, "rounds": 4, "epochs": 3, "max_drop": 1.0
     });
-    let method = registry.build_method("prune.magnitude", config)?;
+    let method = registry.build_method("prune.weights", config)?;
     method.apply(&mut graph, &mut run)?;
     method.pack(&mut graph)?;
     for layer in cnn_prune::sparsity(&graph) {

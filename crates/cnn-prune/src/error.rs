@@ -1,5 +1,7 @@
 //! What can go wrong in pruning.
 
+use std::collections::BTreeMap;
+
 /// Errors of this crate; they reach the caller as [`cnn_core::Error::Method`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -50,9 +52,17 @@ pub enum PruneError {
         /// The other.
         second: String,
     },
+    /// A criterion that looks at images was given none.
+    #[error(
+        "the criterion `{what}` needs training images, and there are none; use `l1`, or set `samples` above 0"
+    )]
+    NoData {
+        /// The criterion.
+        what: &'static str,
+    },
     /// Weights without a magnitude.
     #[error(
-        "layer `{layer}` has weights that are not finite; they cannot be ranked. Train again with a lower rate"
+        "layer `{layer}` has weights, gradients or outputs that are not finite; they cannot be ranked. Train again with a lower rate"
     )]
     NotFinite {
         /// The layer.
@@ -68,6 +78,15 @@ pub enum PruneError {
         /// Values given.
         values: usize,
     },
+}
+
+/// Checks that a share and those of single layers can be removed.
+pub(crate) fn check_ratios(ratio: f64, ratios: &BTreeMap<String, f64>) -> Result<(), PruneError> {
+    let named = ratios.iter().map(|(pattern, &ratio)| (format!("ratios.{pattern}"), ratio));
+    match named.chain([("ratio".to_string(), ratio)]).find(|(_, ratio)| !(0.0..1.0).contains(ratio)) {
+        Some((what, ratio)) => Err(PruneError::Ratio { what, ratio }),
+        None => Ok(()),
+    }
 }
 
 impl From<PruneError> for cnn_core::Error {

@@ -1,8 +1,15 @@
 //! Pruning of convolutional networks: weights that matter least are removed, the others retrained.
 //!
-//! - [`Magnitude`], method `prune.magnitude`: the smallest weights go, in rounds of pruning and retraining
-//!   (Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks"; schedule of Zhu
-//!   & Gupta 2017).
+//! What is removed, and how it is chosen:
+//!
+//! - [`Weights`], method `prune.weights`: weights, N:M patterns, blocks or kernels go in rounds of pruning and retraining, or until an
+//!   accuracy budget is used up (Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks").
+//! - [`Gradual`], method `prune.gradual`: they go during one training, and may come back (Zhu & Gupta 2017, "To prune, or not to
+//!   prune"; Guo, Yao & Chen 2016, "Dynamic Network Surgery").
+//! - [`Criterion`]: how much a weight or a channel matters; [`Granularity`]: what goes at once.
+//!
+//! What is left:
+//!
 //! - [`Mask`]: the constraint that keeps what was removed at zero, also while later methods train.
 //! - [`SparseConv2d`], [`SparseLinear`]: the packed layers, which store and multiply only what is left.
 //!   For export they are dense again, zeros and all, since sparse tensors of ONNX are not read everywhere.
@@ -31,7 +38,7 @@
 //! let before = model_file::deploy_bytes(&graph, false)?.len();
 //!
 //! let config = serde_json::json!({ "ratio": 0.9, "ratios": { "conv": 0.5 }, "rounds": 3 });
-//! let method = registry.build_method("prune.magnitude", config)?;
+//! let method = registry.build_method("prune.weights", config)?;
 //! method.apply(&mut graph, &mut run)?;
 //! method.pack(&mut graph)?;
 //!
@@ -45,26 +52,33 @@
 mod bits;
 pub mod criteria;
 mod error;
-mod magnitude;
+mod gradual;
+mod granularity;
 mod mask;
 mod pack;
 mod report;
 pub mod schedule;
 mod sparse;
 mod targets;
+mod weights;
 
+pub use criteria::Criterion;
 pub use error::PruneError;
-pub use magnitude::{Magnitude, Scope, Threshold};
+pub use gradual::Gradual;
+pub use granularity::{Granularity, Units};
 pub use mask::{Mask, mask_of, restrict};
 pub use pack::pack;
 pub use report::{LayerSparsity, sparsity};
+pub use schedule::Schedule;
 pub use sparse::{SparseConv2d, SparseLinear, SparseMatrix};
+pub use weights::{Scope, Threshold, Weights};
 
 use cnn_core::Registry;
 
-/// Adds this crate's method, constraint and layers.
+/// Adds this crate's methods, constraint and layers.
 pub fn register(registry: &mut Registry) {
-    registry.method(Magnitude::NAME, Magnitude::build);
+    registry.method(Weights::NAME, Weights::build);
+    registry.method(Gradual::NAME, Gradual::build);
     registry.constraint(Mask::KIND, Mask::decode);
     registry.layer(SparseConv2d::KIND, SparseConv2d::decode);
     registry.layer(SparseLinear::KIND, SparseLinear::decode);

@@ -11,9 +11,13 @@ use ndarray::{ArrayD, Axis, IxDyn, Zip};
 /// It stays on the parameter while later methods train, which is how quantization after pruning keeps exact
 /// zeros. A mask of another shape than the weights' does nothing; shapes change together through
 /// [`Constraint::select`].
+///
+/// An *open* mask lets gradients pass to the weights that are removed, as if they were there (straight through), so that one
+/// that grows can come back: see [`crate::Gradual`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
     keep: ArrayD<bool>,
+    open: bool,
 }
 
 impl Mask {
@@ -22,7 +26,12 @@ impl Mask {
 
     /// A mask that keeps the weights where `keep` is true; same shape as the weights.
     pub fn new(keep: ArrayD<bool>) -> Mask {
-        Mask { keep: keep.as_standard_layout().into_owned() }
+        Mask { keep: keep.as_standard_layout().into_owned(), open: false }
+    }
+
+    /// The same mask, open or not.
+    pub(crate) fn opened(self, open: bool) -> Mask {
+        Mask { open, ..self }
     }
 
     /// Which weights are kept.
@@ -38,11 +47,12 @@ impl Mask {
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Box<dyn Constraint>> {
         let shape = from.shape()?;
         let count = from.claim_shape(&shape)?;
+        let open = from.byte()? != 0;
         let bytes = from.raw(count.div_ceil(8))?;
         let keep =
             unpack_flags(bytes, count).and_then(|keep| ArrayD::from_shape_vec(IxDyn(&shape), keep).ok());
         match keep {
-            Some(keep) => Ok(Box::new(Mask { keep })),
+            Some(keep) => Ok(Box::new(Mask { keep, open })),
             None => Err(Error::malformed("a pruning mask has bits beyond its end")),
         }
     }
@@ -64,7 +74,9 @@ impl Constraint for Mask {
     }
 
     fn pull_back(&mut self, _input: &Tensor, grad: &mut Tensor) {
-        self.apply(grad);
+        if !self.open {
+            self.apply(grad);
+        }
     }
 
     fn select(&mut self, axis: usize, keep: &[usize]) -> Result<()> {
@@ -80,6 +92,7 @@ impl Constraint for Mask {
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         out.shape(self.keep.shape())?;
+        out.byte(u8::from(self.open));
         out.raw(&pack_flags(self.keep.iter().copied()));
         Ok(())
     }
@@ -100,6 +113,17 @@ pub fn restrict(param: &mut Param, mask: Mask) {
     match present.filter(|old| old.keep.shape() == mask.keep.shape()) {
         Some(old) => {
             Zip::from(&mut old.keep).and(&mask.keep).for_each(|old, &new| *old &= new);
+            param.refresh();
+        }
+        None => param.constrain(Box::new(mask)),
+    }
+}
+
+/// Puts a mask in the place of the one that is on a parameter, or on top.
+pub(crate) fn put(param: &mut Param, mask: Mask) {
+    match param.constraints_mut().iter_mut().find_map(|c| c.downcast_mut::<Mask>()) {
+        Some(old) => {
+            *old = mask;
             param.refresh();
         }
         None => param.constrain(Box::new(mask)),
@@ -130,6 +154,18 @@ mod tests {
         assert_eq!(values(p.grad().unwrap()), [5.0, 0.0, 0.0, 8.0]);
         p.update(&mut |_, w, g, _| *w -= g);
         assert_eq!(values(p.value()), [-4.0, 0.0, 0.0, -4.0]);
+    }
+
+    #[test]
+    fn an_open_mask_lets_removed_weights_move() {
+        let mut p = Param::new(Role::Weight, tensor(&[2], vec![1.0, 0.5]).unwrap());
+        p.constrain(Box::new(mask(&[2], &[1, 0]).opened(true)));
+        p.write_grad(|g| g.copy_from_slice(&[1.0, -2.0]));
+        p.pull_back();
+        p.update(&mut |_, w, g, _| *w -= g);
+        assert_eq!((values(p.base()), values(p.value())), (vec![0.0, 2.5], vec![0.0, 0.0]));
+        put(&mut p, mask(&[2], &[0, 1]));
+        assert_eq!((p.constraints().len(), values(p.value())), (1, vec![0.0, 2.5]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use cnn_core::express::{Attribute, Numbers, StandardGraph, express};
 use cnn_core::layers::{Conv2d, Linear};
 use cnn_core::tensor::{relative_error, tensor};
 use cnn_core::{Compressor, Error, Graph, Run, Tensor};
-use cnn_prune::Magnitude;
+use cnn_prune::Weights;
 use common::{data, network, registry, settings};
 
 /// The constant at an input of an operator.
@@ -45,7 +45,7 @@ fn a_pruned_network_in_standard_operators() {
         s.operators.iter().map(|o| (o.kind, o.attributes.clone())).collect()
     };
     let before = express(&graph, false).unwrap();
-    let method = Magnitude { ratio: 0.9, rounds: 1, epochs: 0, final_epochs: 0, ..Magnitude::default() };
+    let method = Weights { ratio: 0.9, rounds: 1, epochs: 0, final_epochs: 0, ..Weights::default() };
     method.apply(&mut graph, &mut run).unwrap();
 
     // a mask is not passed off as a small network

@@ -9,7 +9,7 @@ use cnn_core::tensor::{Tensor, relative_error, zeros};
 use cnn_core::testing::{check_layer, strategies};
 use cnn_core::train::{CrossEntropy, EpochInfo, Hook, Progress, TrainData, train};
 use cnn_core::{Compressor, Constraint, Error, FormatError, Graph, Layer, Param, Run};
-use cnn_prune::{Magnitude, Mask, SparseConv2d, SparseLinear, mask_of};
+use cnn_prune::{Mask, SparseConv2d, SparseLinear, Weights, mask_of};
 use common::{data, network, registry, settings};
 use ndarray::ArrayD;
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ proptest! {
 /// size.
 fn packed(ratio: f64) -> (Graph, Graph) {
     let (data, registry) = (data(1), registry());
-    let method = Magnitude { ratio, rounds: 1, epochs: 1, final_epochs: 0, ..Magnitude::default() };
+    let method = Weights { ratio, rounds: 1, epochs: 1, final_epochs: 0, ..Weights::default() };
     let mut graph = network();
     method.apply(&mut graph, &mut Run::new(&data, &data, settings(1), &registry)).unwrap();
     let masked = graph.clone();

@@ -70,7 +70,7 @@ impl Entry {
         }
     }
 
-    /// The methods in order, as `prune.magnitude -> quant.kmeans`.
+    /// The methods in order, as `prune.weights -> quant.kmeans`.
     pub fn methods(&self) -> String {
         self.steps.iter().map(|s| s.0).collect::<Vec<_>>().join(" -> ")
     }
@@ -82,7 +82,7 @@ pub fn entries(budget: Budget) -> Vec<Entry> {
     // the first layer has few weights, and accuracy hangs on them
     let prune = || {
         let ratios = json!({ "conv1": 0.35, "conv2": 0.88, "fc1": 0.94, "fc2": 0.8 });
-        ("prune.magnitude", json!({ "ratios": ratios, "rounds": 5, "epochs": e(2), "final_epochs": e(8) }))
+        ("prune.weights", json!({ "ratios": ratios, "rounds": 5, "epochs": e(2), "final_epochs": e(8) }))
     };
     let kmeans = || ("quant.kmeans", json!({ "bits": 4, "epochs": e(3) }));
     // few weights are left, so that a bit more for each costs little

@@ -40,7 +40,7 @@ pub struct Compressed {
     /// The comparison; its name is that of network and method.
     #[serde(flatten)]
     pub row: Row,
-    /// The methods, as `prune.magnitude -> quant.kmeans`.
+    /// The methods, as `prune.weights -> quant.kmeans`.
     pub methods: String,
     /// Where layers compute in integers: the largest relative difference of one layer alone on the same
     /// inputs.

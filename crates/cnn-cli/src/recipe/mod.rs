@@ -11,9 +11,9 @@
 //! batch = 128
 //!
 //! [[step]]
-//! method = "prune.magnitude"  # as `cnn methods` lists them
+//! method = "prune.weights"  # as `cnn methods` lists them
 //! only = ["conv*"]            # and skip = [...]: patterns on the names of layers
-//! ratio = 0.9                 # the method's own keys, as `cnn methods prune.magnitude` shows them
+//! ratio = 0.9                 # the method's own keys, as `cnn methods prune.weights` shows them
 //! finetune = { epochs = 3 }   # after this step; keys as in [train]
 //! ```
 //!

@@ -7,17 +7,17 @@ use cnn_core::layers::{Conv2d, Flatten, Linear};
 use cnn_core::tensor::tensor;
 use cnn_core::train::accuracy;
 use cnn_core::{Chain, Compressor, Error, Graph, Run, Selection, model_file};
-use cnn_prune::{Magnitude, PruneError, Scope, Threshold, mask_of, sparsity};
+use cnn_prune::{PruneError, Scope, Threshold, Weights, mask_of, sparsity};
 use common::{data, network, registry, settings};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 /// No training: for tests of what is removed.
-fn untrained(ratio: f64) -> Magnitude {
-    Magnitude { ratio, rounds: 1, epochs: 0, final_epochs: 0, ..Magnitude::default() }
+fn untrained(ratio: f64) -> Weights {
+    Weights { ratio, rounds: 1, epochs: 0, final_epochs: 0, ..Weights::default() }
 }
 
-fn apply(method: &Magnitude, graph: &mut Graph) -> cnn_core::Result<()> {
+fn apply(method: &Weights, graph: &mut Graph) -> cnn_core::Result<()> {
     let (data, registry) = (data(1), registry());
     method.apply(graph, &mut Run::new(&data, &data, settings(1), &registry))
 }
@@ -55,7 +55,7 @@ fn the_smallest_of_each_layer_go() {
 #[test]
 fn a_global_threshold_is_one_for_all() {
     let mut graph = network();
-    let method = Magnitude { scope: Scope::Global, ..untrained(0.7) };
+    let method = Weights { scope: Scope::Global, ..untrained(0.7) };
     apply(&method, &mut graph).unwrap();
     let total: usize = sparsity(&graph).iter().map(|l| l.weights).sum();
     assert_eq!(removed(&graph).iter().sum::<usize>(), (0.7 * total as f64).round() as usize);
@@ -76,7 +76,7 @@ fn single_layers_have_their_own_ratio() {
     for scope in [Scope::Layer, Scope::Global] {
         let mut graph = network();
         let ratios = BTreeMap::from([("conv1".to_string(), 0.0), ("fc1".to_string(), 0.95)]);
-        apply(&Magnitude { ratios, scope, ..untrained(0.5) }, &mut graph).unwrap();
+        apply(&Weights { ratios, scope, ..untrained(0.5) }, &mut graph).unwrap();
         let removed = removed(&graph);
         assert_eq!((removed[0], removed[2]), (0, 4560));
         assert_eq!(removed[1] + removed[3], 264);
@@ -92,14 +92,14 @@ fn thresholds_remove_what_is_below() {
         graph
     };
     let mut graph = build();
-    apply(&Magnitude { threshold: Some(Threshold::Absolute(0.3)), ..untrained(0.9) }, &mut graph).unwrap();
+    apply(&Weights { threshold: Some(Threshold::Absolute(0.3)), ..untrained(0.9) }, &mut graph).unwrap();
     assert_eq!(removed(&graph), [4]);
     // the deviation is 0.538: half of it is 0.269
     let mut graph = build();
-    apply(&Magnitude { threshold: Some(Threshold::Deviations(0.5)), ..untrained(0.9) }, &mut graph).unwrap();
+    apply(&Weights { threshold: Some(Threshold::Deviations(0.5)), ..untrained(0.9) }, &mut graph).unwrap();
     assert_eq!(removed(&graph), [4]);
     let mut graph = build();
-    apply(&Magnitude { threshold: Some(Threshold::Absolute(9.0)), ..untrained(0.9) }, &mut graph).unwrap();
+    apply(&Weights { threshold: Some(Threshold::Absolute(9.0)), ..untrained(0.9) }, &mut graph).unwrap();
     assert_eq!(removed(&graph), [7]);
 }
 
@@ -107,7 +107,7 @@ fn thresholds_remove_what_is_below() {
 fn every_layer_keeps_a_weight() {
     for scope in [Scope::Layer, Scope::Global] {
         let mut graph = network();
-        apply(&Magnitude { scope, ..untrained(0.9999) }, &mut graph).unwrap();
+        apply(&Weights { scope, ..untrained(0.9999) }, &mut graph).unwrap();
         assert!(sparsity(&graph).iter().all(|l| l.nonzeros >= 1), "{:?}", sparsity(&graph));
     }
 }
@@ -141,7 +141,7 @@ fn retraining_wins_back_what_pruning_cost() {
     untrained(0.93).apply(&mut cut, &mut run).unwrap();
     let cut = run.accuracy(&cut).unwrap();
 
-    let method = Magnitude { ratio: 0.93, rounds: 4, epochs: 4, final_epochs: 6, ..Magnitude::default() };
+    let method = Weights { ratio: 0.93, rounds: 4, epochs: 4, final_epochs: 6, ..Weights::default() };
     method.apply(&mut graph, &mut run).unwrap();
     let after = run.accuracy(&graph).unwrap();
     assert!(after > before - 0.03 && after > cut + 0.05, "{before} before, {cut} cut, {after} retrained");
@@ -160,19 +160,19 @@ fn the_last_network_that_held_is_the_result() {
     let floor = run.accuracy(&graph).unwrap() - 0.01;
 
     // far too much: some round must fail, and no final network below the floor may come out
-    let greedy = Magnitude { ratio: 0.999, rounds: 6, max_drop: Some(1.0), ..Magnitude::default() };
+    let greedy = Weights { ratio: 0.999, rounds: 6, max_drop: Some(1.0), ..Weights::default() };
     let mut pruned = graph.clone();
     greedy.apply(&mut pruned, &mut run).unwrap();
     assert!(run.accuracy(&pruned).unwrap() >= floor);
     let gone: usize = removed(&pruned).iter().sum();
-    let target = Magnitude { max_drop: None, ..greedy.clone() };
+    let target = Weights { max_drop: None, ..greedy.clone() };
     let mut all = graph.clone();
     target.apply(&mut all, &mut run).unwrap();
     assert!(run.accuracy(&all).unwrap() < floor, "the test asks for too little");
     assert!(gone > 0 && gone < removed(&all).iter().sum(), "{gone} weights removed");
 
     // bisection finds at least as much
-    let coarse = Magnitude { bisections: 0, ..greedy };
+    let coarse = Weights { bisections: 0, ..greedy };
     let mut coarsely = graph.clone();
     coarse.apply(&mut coarsely, &mut run).unwrap();
     assert!(removed(&coarsely).iter().sum::<usize>() <= gone);
@@ -185,7 +185,7 @@ fn when_nothing_holds_the_network_stays() {
     let mut graph = network();
     run.fine_tune(&mut graph, &settings(4)).unwrap();
     let before = bits(&graph);
-    let method = Magnitude { max_drop: Some(0.0), bisections: 0, ..untrained(0.999) };
+    let method = Weights { max_drop: Some(0.0), bisections: 0, ..untrained(0.999) };
     method.apply(&mut graph, &mut run).unwrap();
     assert_eq!(bits(&graph), before);
 }
@@ -195,7 +195,7 @@ fn the_same_bits_with_any_number_of_threads() {
     let run_with = |threads: usize| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let mut graph = network();
-            let method = Magnitude { ratio: 0.8, scope: Scope::Global, rounds: 2, ..Magnitude::default() };
+            let method = Weights { ratio: 0.8, scope: Scope::Global, rounds: 2, ..Weights::default() };
             apply(&method, &mut graph).unwrap();
             method.pack(&mut graph).unwrap();
             (bits(&graph), accuracy(&graph, &data(2)).unwrap())
@@ -232,10 +232,10 @@ fn in_a_chain_and_by_name() {
     let registry = registry();
     let config = serde_json::json!({ "ratio": 0.5, "rounds": 1, "epochs": 0, "final_epochs": 0 });
     let steps = vec![
-        registry.build_method("prune.magnitude", config.clone()).unwrap(),
+        registry.build_method("prune.weights", config.clone()).unwrap(),
         registry
             .build_method(
-                "prune.magnitude",
+                "prune.weights",
                 serde_json::json!({
                     "ratio": 0.9, "layers": { "only": ["fc*"] }, "scope": "global",
                     "rounds": 1, "epochs": 0, "final_epochs": 0
@@ -269,14 +269,14 @@ fn bad_settings_are_errors_that_name_them() {
         (serde_json::json!({ "scope": "galaxy" }), "galaxy"),
     ];
     for (config, name) in bad {
-        let error = registry().build_method("prune.magnitude", config).unwrap_err().to_string();
+        let error = registry().build_method("prune.weights", config).unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
     }
     for method in [
         untrained(f64::NAN),
-        Magnitude { max_drop: Some(f64::NAN), ..untrained(0.5) },
-        Magnitude { threshold: Some(Threshold::Deviations(f32::NAN)), ..untrained(0.5) },
-        Magnitude { learning_rate: Some(f32::INFINITY), ..untrained(0.5) },
+        Weights { max_drop: Some(f64::NAN), ..untrained(0.5) },
+        Weights { threshold: Some(Threshold::Deviations(f32::NAN)), ..untrained(0.5) },
+        Weights { learning_rate: Some(f32::INFINITY), ..untrained(0.5) },
     ] {
         let mut graph = network();
         let before = bits(&graph);
@@ -288,7 +288,7 @@ fn bad_settings_are_errors_that_name_them() {
 #[test]
 fn what_cannot_be_pruned_is_an_error() {
     let only = |pattern: &str| Selection { only: vec![pattern.to_string()], skip: vec![] };
-    let with = |pattern: &str| Magnitude { layers: only(pattern), ..untrained(0.5) };
+    let with = |pattern: &str| Weights { layers: only(pattern), ..untrained(0.5) };
     let mut graph = network();
     let before = bits(&graph);
 
@@ -298,16 +298,16 @@ fn what_cannot_be_pruned_is_an_error() {
         matches!(method_error(&error), Some(PruneError::NotPrunable { node, .. }) if node == "relu1"),
         "{error}"
     );
-    let skip = Magnitude { layers: Selection { only: vec![], skip: vec!["*".into()] }, ..untrained(0.5) };
+    let skip = Weights { layers: Selection { only: vec![], skip: vec!["*".into()] }, ..untrained(0.5) };
     assert!(matches!(
         method_error(&apply(&skip, &mut graph).unwrap_err()),
         Some(PruneError::NoLayers { .. })
     ));
 
     let ratios = |pairs: &[(&str, f64)]| pairs.iter().map(|(p, r)| (p.to_string(), *r)).collect();
-    let typo = Magnitude { ratios: ratios(&[("cnov1", 0.1)]), ..untrained(0.5) };
+    let typo = Weights { ratios: ratios(&[("cnov1", 0.1)]), ..untrained(0.5) };
     assert!(matches!(apply(&typo, &mut graph), Err(Error::UnknownNode { .. })));
-    let two = Magnitude { ratios: ratios(&[("fc*", 0.1), ("fc1", 0.2)]), ..untrained(0.5) };
+    let two = Weights { ratios: ratios(&[("fc*", 0.1), ("fc1", 0.2)]), ..untrained(0.5) };
     assert!(matches!(
         method_error(&apply(&two, &mut graph).unwrap_err()),
         Some(PruneError::Ambiguous { layer, .. }) if layer == "fc1"
@@ -353,7 +353,7 @@ fn no_validation_images_with_a_limit_is_an_error() {
     let none = cnn_core::data::Subset::new(&train, vec![]).unwrap();
     let mut graph = network();
     let before = bits(&graph);
-    let method = Magnitude { max_drop: Some(1.0), ..untrained(0.5) };
+    let method = Weights { max_drop: Some(1.0), ..untrained(0.5) };
     let error = method.apply(&mut graph, &mut Run::new(&train, &none, settings(1), &registry)).unwrap_err();
     assert!(matches!(error, Error::Data(_)));
     assert_eq!(bits(&graph), before);
@@ -372,7 +372,7 @@ proptest! {
             }
         }
         let scope = if global { Scope::Global } else { Scope::Layer };
-        apply(&Magnitude { scope, rounds, ..untrained(ratio) }, &mut graph).unwrap();
+        apply(&Weights { scope, rounds, ..untrained(ratio) }, &mut graph).unwrap();
         let report = sparsity(&graph);
         if global {
             let total: usize = report.iter().map(|l| l.weights).sum();

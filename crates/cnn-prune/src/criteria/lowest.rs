@@ -1,24 +1,4 @@
-//! Which weights go first.
-
-use crate::mask::mask_of;
-use cnn_core::Param;
-
-/// Score of a weight that an earlier round removed: below every magnitude.
-const REMOVED: f32 = -1.0;
-
-/// `|w|` of every weight as the layer computes with it (Han et al. 2015, section 3.1: small weights matter
-/// least), in memory order; -1 for those that a mask has removed already.
-pub fn magnitude(param: &Param) -> Vec<f32> {
-    match mask_of(param).filter(|mask| mask.keep().shape() == param.shape()) {
-        Some(mask) => param
-            .value()
-            .iter()
-            .zip(mask.keep())
-            .map(|(w, &keep)| if keep { w.abs() } else { REMOVED })
-            .collect(),
-        None => param.value().iter().map(|w| w.abs()).collect(),
-    }
-}
+//! The choice of the lowest scores.
 
 /// True for the `count` lowest scores over all layers together.
 ///
@@ -40,6 +20,28 @@ pub fn lowest(scores: &[Vec<f32>], count: usize) -> Vec<Vec<bool>> {
     chosen
 }
 
+/// As [`lowest`] for units of several sizes: the units with the lowest scores that have at most `count` weights together, as
+/// long as they come in order. `sizes` are the weights of each unit.
+pub fn lowest_units(scores: &[Vec<f32>], sizes: &[&[u32]], count: usize) -> Vec<Vec<bool>> {
+    if sizes.iter().all(|layer| layer.iter().all(|&n| n == 1)) {
+        return lowest(scores, count);
+    }
+    let mut chosen: Vec<Vec<bool>> = scores.iter().map(|layer| vec![false; layer.len()]).collect();
+    let mut order = Vec::with_capacity(scores.iter().map(Vec::len).sum());
+    for (layer, scores) in scores.iter().enumerate() {
+        let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        order.extend((0..scores.len()).filter(|&at| Some(at) != best).map(|at| (scores[at], layer, at)));
+    }
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let mut left = count;
+    for (_, layer, at) in order {
+        let Some(rest) = left.checked_sub(sizes[layer][at] as usize) else { break };
+        left = rest;
+        chosen[layer][at] = true;
+    }
+    chosen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +59,15 @@ mod tests {
         let scores = [vec![0.1, 0.2], vec![5.0, 6.0]];
         assert_eq!(lowest(&scores, 4), [vec![true, false], vec![true, false]]);
         assert_eq!(lowest(&[vec![], vec![1.0]], 1), [vec![], vec![false]]);
+    }
+
+    #[test]
+    fn units_go_while_they_fit() {
+        let scores = [vec![0.5, 0.1, 0.3], vec![0.2, 0.9]];
+        let sizes: [&[u32]; 2] = [&[4, 4, 1], &[2, 2]];
+        assert_eq!(lowest_units(&scores, &sizes, 6), [vec![false, true, false], vec![true, false]]);
+        assert_eq!(lowest_units(&scores, &sizes, 5), [vec![false, true, false], vec![false, false]]);
+        assert_eq!(lowest_units(&scores, &[&[1; 3], &[1; 2]], 2), lowest(&scores, 2));
     }
 
     proptest! {
