@@ -52,6 +52,23 @@ pub enum PruneError {
         /// The other.
         second: String,
     },
+    /// No channel can be removed.
+    #[error("no channels can be removed: {found}")]
+    NoChannels {
+        /// Why, for the first layer.
+        found: String,
+    },
+    /// The thinned network is not the masked one.
+    #[error(
+        "the network without the channels is not the network with the channels at zero: `{node}` differs by {error:.1e} of \
+         its largest value. Nothing was changed; protect what feeds that layer with `layers.skip`"
+    )]
+    Certificate {
+        /// The first node that differs.
+        node: String,
+        /// `max|a - b| / max|b|`.
+        error: f32,
+    },
     /// A criterion that looks at images was given none.
     #[error(
         "the criterion `{what}` needs training images, and there are none; use `l1`, or set `samples` above 0"

@@ -6,6 +6,8 @@
 //!   accuracy budget is used up (Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks").
 //! - [`Gradual`], method `prune.gradual`: they go during one training, and may come back (Zhu & Gupta 2017, "To prune, or not to
 //!   prune"; Guo, Yao & Chen 2016, "Dynamic Network Surgery").
+//! - [`Channels`], method `prune.channels`: whole channels are removed through the dependency graph, by a share or a budget of
+//!   multiply-adds, bytes or time (Li et al. 2017, Fang et al. 2023).
 //! - [`Criterion`]: how much a weight or a channel matters; [`Granularity`]: what goes at once.
 //!
 //! What is left:
@@ -50,6 +52,7 @@
 //! ```
 
 mod bits;
+mod channels;
 pub mod criteria;
 mod error;
 mod gradual;
@@ -62,6 +65,7 @@ mod sparse;
 mod targets;
 mod weights;
 
+pub use channels::{Budget, ChannelGroup, Channels, Unit, certify, channel_groups, channel_scores};
 pub use criteria::Criterion;
 pub use error::PruneError;
 pub use gradual::Gradual;
@@ -79,6 +83,7 @@ use cnn_core::Registry;
 pub fn register(registry: &mut Registry) {
     registry.method(Weights::NAME, Weights::build);
     registry.method(Gradual::NAME, Gradual::build);
+    registry.method(Channels::NAME, Channels::build);
     registry.constraint(Mask::KIND, Mask::decode);
     registry.layer(SparseConv2d::KIND, SparseConv2d::decode);
     registry.layer(SparseLinear::KIND, SparseLinear::decode);

@@ -5,10 +5,10 @@ mod lamp;
 mod lowest;
 mod magnitude;
 mod obd;
-mod random;
+pub(crate) mod random;
 mod taylor;
 
-pub(crate) use data::for_each_gradient;
+pub(crate) use data::{for_each_gradient, images};
 pub(crate) use lamp::lamp;
 pub use lowest::{lowest, lowest_units};
 pub use magnitude::magnitude;

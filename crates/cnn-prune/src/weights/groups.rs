@@ -62,6 +62,15 @@ impl Extent<'_> {
             (Some(threshold), _) => groups.extend(pool.drain(..).map(|at| below(graph, at, threshold))),
             (None, Scope::Layer) => groups.extend(pool.drain(..).map(|at| share(graph, vec![at], ratio))),
             (None, Scope::Global) => groups.push(share(graph, pool, ratio)),
+            (None, Scope::Isomorphic) => {
+                let mut alike: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+                for at in pool {
+                    // filters of one kernel size, or neurons
+                    let shape = targets::weight(graph.nodes()[at].layer()).map_or(&[][..], |w| w.shape());
+                    alike.entry(shape.get(2..).unwrap_or_default().to_vec()).or_default().push(at);
+                }
+                groups.extend(alike.into_values().map(|nodes| share(graph, nodes, ratio)));
+            }
         }
         Ok(groups)
     }

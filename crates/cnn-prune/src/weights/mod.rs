@@ -24,6 +24,9 @@ pub enum Scope {
     Layer,
     /// Over all selected layers together, with one threshold for all: layers with low scores lose more.
     Global,
+    /// Over layers that look alike, together: same kernels, and the same layers behind them (Fang et al. 2024, "Isomorphic Pruning for
+    /// Vision Models").
+    Isomorphic,
 }
 
 /// A magnitude below which weights are removed, instead of a share.

@@ -1,0 +1,179 @@
+//! Which channels go: the ranking, and the widths that come of it.
+
+use super::groups::ChannelGroup;
+use crate::criteria::Criterion;
+use crate::error::PruneError;
+use crate::targets;
+use crate::weights::Scope;
+use cnn_core::simd::Isa;
+use cnn_core::{Graph, Result};
+use std::collections::BTreeMap;
+
+/// Groups whose units are ranked together, weakest first.
+#[derive(Debug)]
+struct Pool {
+    /// Group and unit.
+    order: Vec<(usize, usize)>,
+    /// Share of the units to remove, where it does not depend on how severe the pruning is.
+    own: Option<f64>,
+}
+
+/// The ranking of all units, and the widths that are allowed.
+#[derive(Debug)]
+pub(super) struct Ranking {
+    pools: Vec<Pool>,
+    /// For each group: units now, the multiple to round to, the fewest that may be left.
+    widths: Vec<(usize, usize, usize)>,
+}
+
+/// How units are ranked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'a> {
+    pub criterion: Criterion,
+    pub scope: Scope,
+    pub ratios: &'a BTreeMap<String, f64>,
+    pub min_width: usize,
+    pub round_to: Option<usize>,
+}
+
+impl Ranking {
+    /// Ranks units by score for each unit of cost.
+    pub fn of(
+        graph: &Graph,
+        groups: &[ChannelGroup],
+        scores: &[Vec<f32>],
+        costs: Option<&[f64]>,
+        rules: Rules<'_>,
+    ) -> Result<Ranking> {
+        let own = own_ratios(graph, groups, rules.ratios)?;
+        // estimates of the loss compare as they are; other scores only relative to their group's mean
+        let of_loss = matches!(rules.criterion, Criterion::Taylor | Criterion::Obd | Criterion::Lamp);
+        let value = |g: usize, u: usize| {
+            let mean = scores[g].iter().map(|&s| f64::from(s)).sum::<f64>() / scores[g].len().max(1) as f64;
+            let mean = if of_loss || mean <= 0.0 { 1.0 } else { mean };
+            f64::from(scores[g][u]) / mean / costs.map_or(1.0, |costs| costs[g].max(1e-12))
+        };
+        let mut pools: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (g, group) in groups.iter().enumerate() {
+            let key = match (own.get(&g), rules.scope) {
+                (Some(_), _) | (None, Scope::Layer) => format!("group {g}"),
+                (None, Scope::Isomorphic) => group.signature(graph),
+                (None, Scope::Global) => String::new(),
+            };
+            pools.entry(key).or_default().push(g);
+        }
+        let pool = |members: Vec<usize>| {
+            let mut order: Vec<(usize, usize)> =
+                members.iter().flat_map(|&g| (0..groups[g].units.len()).map(move |u| (g, u))).collect();
+            order.sort_by(|&a, &b| value(a.0, a.1).total_cmp(&value(b.0, b.1)).then(a.cmp(&b)));
+            Pool { order, own: own.get(&members[0]).copied() }
+        };
+        let widths = groups
+            .iter()
+            .map(|group| {
+                let width = group.units.len();
+                let round_to = rules.round_to.unwrap_or_else(|| automatic(width)).clamp(1, width);
+                (width, round_to, rules.min_width.clamp(1, width))
+            })
+            .collect();
+        Ok(Ranking { pools: pools.into_values().map(pool).collect(), widths })
+    }
+
+    /// For every group whether each unit goes, when the share `severity` of all units is to.
+    pub fn removed(&self, severity: f64) -> Vec<Vec<bool>> {
+        let mut gone: Vec<Vec<bool>> = self.widths.iter().map(|w| vec![false; w.0]).collect();
+        let mut left: Vec<usize> = self.widths.iter().map(|w| w.0).collect();
+        for pool in &self.pools {
+            let count = (pool.own.unwrap_or(severity) * pool.order.len() as f64).round() as usize;
+            let mut taken = 0;
+            for &(g, u) in &pool.order {
+                if taken == count {
+                    break;
+                }
+                if left[g] > self.widths[g].2 {
+                    gone[g][u] = true;
+                    left[g] -= 1;
+                    taken += 1;
+                }
+            }
+        }
+        // the strongest of those that would go come back until the width is a multiple
+        for pool in &self.pools {
+            for &(g, u) in pool.order.iter().rev() {
+                let (width, multiple, _) = self.widths[g];
+                if gone[g][u] && left[g] < left[g].next_multiple_of(multiple).min(width) {
+                    gone[g][u] = false;
+                    left[g] += 1;
+                }
+            }
+        }
+        gone
+    }
+}
+
+/// The multiple that widths are rounded to when nothing else is asked for: the lanes of this machine's vectors, or less for narrow
+/// layers, so that at least a quarter can be chosen.
+fn automatic(width: usize) -> usize {
+    let quarter = (width / 4).max(1);
+    (1 << quarter.ilog2()).min(Isa::active().lanes())
+}
+
+/// The shares of groups that have one of their own.
+fn own_ratios(
+    graph: &Graph,
+    groups: &[ChannelGroup],
+    ratios: &BTreeMap<String, f64>,
+) -> Result<BTreeMap<usize, f64>> {
+    let mut own: BTreeMap<usize, (&str, f64)> = BTreeMap::new();
+    for (pattern, &ratio) in ratios {
+        let layers = targets::matching(graph, pattern)?;
+        for (g, group) in groups.iter().enumerate() {
+            if !group.producers.iter().any(|at| layers.contains(at)) {
+                continue;
+            }
+            if let Some((first, other)) = own.insert(g, (pattern, ratio))
+                && other != ratio
+            {
+                let layer = group.name(graph).to_string();
+                let (first, second) = (first.to_string(), pattern.clone());
+                return Err(PruneError::Ambiguous { layer, first, second }.into());
+            }
+        }
+    }
+    Ok(own.into_iter().map(|(g, (_, ratio))| (g, ratio)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranking(order: Vec<(usize, usize)>, widths: Vec<(usize, usize, usize)>) -> Ranking {
+        Ranking { pools: vec![Pool { order, own: None }], widths }
+    }
+
+    fn left(gone: &[Vec<bool>]) -> Vec<usize> {
+        gone.iter().map(|g| g.iter().filter(|gone| !**gone).count()).collect()
+    }
+
+    #[test]
+    fn widths_are_rounded_up_and_never_below_the_least() {
+        // all of group 0 is weaker than group 1
+        let order: Vec<_> = (0..8).map(|u| (0, u)).chain((0..8).map(|u| (1, u))).collect();
+        let r = ranking(order.clone(), vec![(8, 1, 2), (8, 1, 2)]);
+        assert_eq!(left(&r.removed(0.25)), [4, 8]);
+        assert_eq!(left(&r.removed(0.5)), [2, 6]);
+        assert_eq!(left(&r.removed(1.0)), [2, 2]);
+        let r = ranking(order, vec![(8, 4, 1), (8, 4, 1)]);
+        let gone = r.removed(0.5);
+        assert_eq!(left(&gone), [4, 8]);
+        // those that came back are the strongest
+        assert_eq!(gone[0], [true, true, true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn narrow_layers_are_rounded_to_less() {
+        assert!([4, 3, 1].iter().all(|&w| automatic(w) == 1));
+        assert_eq!(automatic(16), 4);
+        assert_eq!(automatic(4096), Isa::active().lanes());
+    }
+}
