@@ -64,6 +64,7 @@ pub struct Gradual {
     /// Epochs of the training; the run's by default.
     pub epochs: Option<usize>,
     /// Learning rate of the training; the run's by default.
+    #[serde(alias = "rate")]
     pub learning_rate: Option<f32>,
     /// Part of the training, in `(0, 1]`, after which the share is reached and the masks are fixed; 0.7 by default.
     pub ramp: f64,

@@ -8,6 +8,9 @@
 //!   prune"; Guo, Yao & Chen 2016, "Dynamic Network Surgery").
 //! - [`Channels`], method `prune.channels`: whole channels are removed through the dependency graph, by a share or a budget of
 //!   multiply-adds, bytes or time (Li et al. 2017, Fang et al. 2023).
+//! - [`Branches`], method `prune.branches`: residual branches are removed whole (Veit et al. 2016).
+//! - [`SparseTraining`], method `prune.sparse_training`: before pruning, a regulariser pulls scales, filters or weights towards zero
+//!   (Liu et al. 2017, Wen et al. 2016).
 //! - [`Criterion`]: how much a weight or a channel matters; [`Granularity`]: what goes at once.
 //!
 //! What is left:
@@ -52,6 +55,7 @@
 //! ```
 
 mod bits;
+mod branches;
 mod channels;
 pub mod criteria;
 mod error;
@@ -59,12 +63,14 @@ mod gradual;
 mod granularity;
 mod mask;
 mod pack;
+mod regularize;
 mod report;
 pub mod schedule;
 mod sparse;
 mod targets;
 mod weights;
 
+pub use branches::Branches;
 pub use channels::{Budget, ChannelGroup, Channels, Unit, certify, channel_groups, channel_scores};
 pub use criteria::Criterion;
 pub use error::PruneError;
@@ -72,6 +78,7 @@ pub use gradual::Gradual;
 pub use granularity::{Granularity, Units};
 pub use mask::{Mask, mask_of, restrict};
 pub use pack::pack;
+pub use regularize::{Penalty, SparseTraining};
 pub use report::{LayerSparsity, sparsity};
 pub use schedule::Schedule;
 pub use sparse::{SparseConv2d, SparseLinear, SparseMatrix};
@@ -84,6 +91,8 @@ pub fn register(registry: &mut Registry) {
     registry.method(Weights::NAME, Weights::build);
     registry.method(Gradual::NAME, Gradual::build);
     registry.method(Channels::NAME, Channels::build);
+    registry.method(Branches::NAME, Branches::build);
+    registry.method(SparseTraining::NAME, SparseTraining::build);
     registry.constraint(Mask::KIND, Mask::decode);
     registry.layer(SparseConv2d::KIND, SparseConv2d::decode);
     registry.layer(SparseLinear::KIND, SparseLinear::decode);

@@ -25,7 +25,7 @@ pub enum Budget {
 }
 
 impl Budget {
-    pub(super) fn check(self) -> Result<(), PruneError> {
+    pub(crate) fn check(self) -> Result<(), PruneError> {
         let (what, holds) = match self {
             Budget::Macs(part) | Budget::Bytes(part) | Budget::Latency(part) => {
                 ("a part of what it costs now, above 0 and at most 1", part > 0.0 && part <= 1.0)
@@ -39,7 +39,7 @@ impl Budget {
     }
 
     /// What is allowed of it.
-    pub(super) fn limit(self) -> f64 {
+    pub(crate) fn limit(self) -> f64 {
         match self {
             Budget::Macs(part) | Budget::Bytes(part) | Budget::Latency(part) | Budget::Milliseconds(part) => {
                 part
@@ -48,7 +48,7 @@ impl Budget {
     }
 
     /// What a network costs, in the budget's measure, when `original` is what it was made of.
-    pub(super) fn cost(self, graph: &Graph, original: &Graph) -> Result<f64> {
+    pub(crate) fn cost(self, graph: &Graph, original: &Graph) -> Result<f64> {
         Ok(match self {
             Budget::Macs(_) => {
                 graph.cost()?.macs.total() as f64 / original.cost()?.macs.total().max(1) as f64
