@@ -8,6 +8,7 @@
 //!   prune"; Guo, Yao & Chen 2016, "Dynamic Network Surgery").
 //! - [`Channels`], method `prune.channels`: whole channels are removed through the dependency graph, by a share or a budget of
 //!   multiply-adds, bytes or time (Li et al. 2017, Fang et al. 2023).
+//! - [`Lasso`], method `prune.lasso`: input channels selected by LASSO, the layer reconstructed by least squares (He, Zhang & Sun 2017).
 //! - [`Branches`], method `prune.branches`: residual branches are removed whole (Veit et al. 2016).
 //! - [`SparseTraining`], method `prune.sparse_training`: before pruning, a regulariser pulls scales, filters or weights towards zero
 //!   (Liu et al. 2017, Wen et al. 2016).
@@ -61,6 +62,7 @@ pub mod criteria;
 mod error;
 mod gradual;
 mod granularity;
+mod lasso;
 mod mask;
 mod pack;
 mod regularize;
@@ -76,6 +78,7 @@ pub use criteria::Criterion;
 pub use error::PruneError;
 pub use gradual::Gradual;
 pub use granularity::{Granularity, Units};
+pub use lasso::Lasso;
 pub use mask::{Mask, mask_of, restrict};
 pub use pack::pack;
 pub use regularize::{Penalty, SparseTraining};
@@ -91,6 +94,7 @@ pub fn register(registry: &mut Registry) {
     registry.method(Weights::NAME, Weights::build);
     registry.method(Gradual::NAME, Gradual::build);
     registry.method(Channels::NAME, Channels::build);
+    registry.method(Lasso::NAME, Lasso::build);
     registry.method(Branches::NAME, Branches::build);
     registry.method(SparseTraining::NAME, SparseTraining::build);
     registry.constraint(Mask::KIND, Mask::decode);
