@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
     /// Those of `make`, and if the file cannot be read or written.
     pub fn remember(&mut self, key: &str, make: impl FnOnce(&mut Self) -> Result<Graph>) -> Result<Graph> {
         let Some(folder) = self.memory.clone() else { return make(self) };
-        let file = folder.join(format!("{key}.network"));
+        let file = folder.join(file_name(key, "network"));
         if file.exists() {
             return model_file::load_checkpoint(&file, self.registry);
         }
@@ -201,19 +201,19 @@ impl<'a> Run<'a> {
     /// # Errors
     /// As [`Run::remember`].
     pub fn remember_value<T: Serialize + DeserializeOwned>(
-        &self,
+        &mut self,
         key: &str,
-        make: impl FnOnce() -> Result<T>,
+        make: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let Some(folder) = &self.memory else { return make() };
-        let file = folder.join(format!("{key}.json"));
+        let Some(folder) = self.memory.clone() else { return make(self) };
+        let file = folder.join(file_name(key, "json"));
         let unreadable = |e: serde_json::Error| Error::invalid(file.display().to_string(), e.to_string());
         if file.exists() {
             return serde_json::from_slice(&std::fs::read(&file).map_err(Error::io(&file))?)
                 .map_err(unreadable);
         }
-        let value = make()?;
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let value = make(self)?;
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         model_file::write_atomically(&file, &serde_json::to_vec(&value).map_err(unreadable)?)?;
         Ok(value)
     }
@@ -229,6 +229,12 @@ impl<'a> Run<'a> {
         }
         Ok(batch(self.train, &(0..count).collect::<Vec<_>>())?.0)
     }
+}
+
+/// A file for a key, which may have names of layers in it.
+fn file_name(key: &str, end: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    format!("{}.{end}", key.chars().map(plain).collect::<String>())
 }
 
 /// Methods one after the other: applied in order, packed in reverse.
@@ -276,10 +282,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let graph = lenet5(0).unwrap();
         // without a memory everything is made
-        assert_eq!(run.remember_value("a", || Ok(1)).unwrap(), 1);
+        assert_eq!(run.remember_value("a/b", |_| Ok(1)).unwrap(), 1);
         run.memory = Some(folder.path().join("inner"));
-        assert_eq!(run.remember_value("a", || Ok(2)).unwrap(), 2);
-        assert_eq!(run.remember_value("a", || Ok(3)).unwrap(), 2);
+        assert_eq!(run.remember_value("a/b", |_| Ok(2)).unwrap(), 2);
+        assert_eq!(run.remember_value("a/b", |_| Ok(3)).unwrap(), 2);
         let made = run.remember("a", |_| Ok(graph.clone())).unwrap();
         let read = run.remember("a", |_| lenet5(1)).unwrap();
         let key = |g: &Graph| run.fingerprint(g, &Config::Null).unwrap();
@@ -287,7 +293,7 @@ mod tests {
         assert_ne!(key(&made), key(&lenet5(1).unwrap()));
         assert_ne!(key(&made), run.fingerprint(&made, &serde_json::json!({ "ratio": 0.5 })).unwrap());
         std::fs::write(folder.path().join("inner/b.json"), "{").unwrap();
-        let error = run.remember_value("b", || Ok(1)).unwrap_err().to_string();
+        let error = run.remember_value("b", |_| Ok(1)).unwrap_err().to_string();
         assert!(error.contains("b.json"), "{error}");
     }
 }

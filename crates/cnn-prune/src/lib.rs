@@ -10,6 +10,7 @@
 //!   multiply-adds, bytes or time (Li et al. 2017, Fang et al. 2023).
 //! - [`Lasso`], method `prune.lasso`: input channels selected by LASSO, the layer reconstructed by least squares (He, Zhang & Sun 2017).
 //! - [`Branches`], method `prune.branches`: residual branches are removed whole (Veit et al. 2016).
+//! - [`Automatic`], method `prune.automatic`: every layer's ratio from its [`sensitivity`] and a budget of bytes, multiply-adds or time.
 //! - [`SparseTraining`], method `prune.sparse_training`: before pruning, a regulariser pulls scales, filters or weights towards zero
 //!   (Liu et al. 2017, Wen et al. 2016).
 //! - [`Criterion`]: how much a weight or a channel matters; [`Granularity`]: what goes at once.
@@ -68,6 +69,7 @@ mod pack;
 mod regularize;
 mod report;
 pub mod schedule;
+mod sensitivity;
 mod sparse;
 mod targets;
 mod weights;
@@ -84,6 +86,7 @@ pub use pack::pack;
 pub use regularize::{Penalty, SparseTraining};
 pub use report::{LayerSparsity, sparsity};
 pub use schedule::Schedule;
+pub use sensitivity::{Automatic, Curve, What, sensitivity};
 pub use sparse::{SparseConv2d, SparseLinear, SparseMatrix};
 pub use weights::{Scope, Threshold, Weights};
 
@@ -95,6 +98,7 @@ pub fn register(registry: &mut Registry) {
     registry.method(Gradual::NAME, Gradual::build);
     registry.method(Channels::NAME, Channels::build);
     registry.method(Lasso::NAME, Lasso::build);
+    registry.method(Automatic::NAME, Automatic::build);
     registry.method(Branches::NAME, Branches::build);
     registry.method(SparseTraining::NAME, SparseTraining::build);
     registry.constraint(Mask::KIND, Mask::decode);

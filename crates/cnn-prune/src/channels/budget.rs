@@ -63,7 +63,7 @@ impl Budget {
     }
 
     /// What the network saves, about, when a unit of each group goes.
-    pub(super) fn of_units(self, graph: &Graph, groups: &[ChannelGroup]) -> Result<Vec<f64>> {
+    pub(crate) fn of_units(self, graph: &Graph, groups: &[ChannelGroup]) -> Result<Vec<f64>> {
         match self {
             Budget::Macs(_) => saved(graph, groups, |graph| Ok(graph.cost()?.macs.total() as f64)),
             Budget::Bytes(_) => saved(graph, groups, |graph| Ok(graph.cost()?.params as f64)),
