@@ -7,7 +7,10 @@ use cnn_core::layers::{Conv2d, Flatten, Linear};
 use cnn_core::tensor::tensor;
 use cnn_core::train::accuracy;
 use cnn_core::{Chain, Compressor, Error, Graph, Run, Selection, model_file};
-use cnn_prune::{PruneError, Scope, Threshold, Weights, mask_of, sparsity};
+use cnn_prune::{
+    Automatic, Budget, Criterion, Gradual, Granularity, PruneError, Schedule, Scope, Threshold, Weights,
+    What, mask_of, sensitivity, sparsity,
+};
 use common::{data, network, registry, settings};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -384,5 +387,225 @@ proptest! {
                 prop_assert_eq!(layer.weights - layer.nonzeros, expected);
             }
         }
+    }
+}
+
+/// The kept flags of a convolution.
+fn kept(graph: &Graph, name: &str) -> ndarray::ArrayD<bool> {
+    mask_of(graph.layer::<Conv2d>(name).unwrap().unwrap().weight()).unwrap().keep().clone()
+}
+
+#[test]
+fn n_of_m_keeps_as_many_of_each_group_of_input_channels() {
+    let mut graph = network();
+    let granularity = Granularity::NOfM { keep: 1, of: 2 };
+    apply(&Weights { granularity, rounds: 3, ..untrained(0.0) }, &mut graph).unwrap();
+    let keep = kept(&graph, "conv2");
+    for (filter, pair, ky, kx) in (0..8 * 3 * 9).map(|i| (i / 27, i / 9 % 3, i / 3 % 3, i % 3)) {
+        let of = [0, 1].map(|c| usize::from(keep[[filter, 2 * pair + c, ky, kx]]));
+        assert_eq!(of.iter().sum::<usize>(), 1);
+    }
+    // the first layer reads one channel and stays
+    assert_eq!(removed(&graph), [0, 216, 2400, 48]);
+    let error = apply(
+        &Weights { granularity: Granularity::NOfM { keep: 3, of: 7 }, ..untrained(0.0) },
+        &mut network(),
+    );
+    assert!(error.unwrap_err().to_string().contains("granularity"));
+}
+
+#[test]
+fn blocks_and_kernels_go_as_a_whole() {
+    let mut graph = network();
+    apply(&Weights { granularity: Granularity::Kernel, ..untrained(0.5) }, &mut graph).unwrap();
+    let keep = kept(&graph, "conv2");
+    let kernels: Vec<usize> =
+        keep.as_slice().unwrap().chunks(9).map(|k| k.iter().filter(|&&k| k).count()).collect();
+    assert!(kernels.iter().all(|&n| n == 0 || n == 9));
+    assert_eq!(kernels.iter().filter(|&&n| n == 9).count(), 24);
+
+    let mut graph = network();
+    apply(&Weights { granularity: Granularity::Block(4), ..untrained(0.5) }, &mut graph).unwrap();
+    let keep = kept(&graph, "conv2").into_shape_with_order((2, 4, 54)).unwrap();
+    for (block, column) in (0..2 * 54).map(|i| (i / 54, i % 54)) {
+        let of: Vec<bool> = (0..4).map(|f| keep[[block, f, column]]).collect();
+        assert!(of.iter().all(|&k| k == of[0]), "{of:?}");
+    }
+    assert_eq!(keep.iter().filter(|&&k| k).count(), 216);
+}
+
+#[test]
+fn all_criteria_and_schedules() {
+    let mut masks = Vec::new();
+    for criterion in
+        [Criterion::L1, Criterion::L2, Criterion::Taylor, Criterion::Obd, Criterion::Lamp, Criterion::Random]
+    {
+        let mut graph = network();
+        let method = Weights { criterion, scope: Scope::Global, samples: 192, ..untrained(0.6) };
+        apply(&method, &mut graph).unwrap();
+        assert_eq!(removed(&graph).iter().sum::<usize>(), 3229, "{criterion:?}");
+        masks.push(kept(&graph, "conv2"));
+    }
+    // single weights: the mean of |w| and the root of w^2 are the same; the others differ
+    assert_eq!(masks[0], masks[1]);
+    let distinct = masks[1..].iter().enumerate().all(|(i, m)| masks[i + 2..].iter().all(|other| m != other));
+    assert!(distinct);
+    for schedule in [Schedule::Cubic, Schedule::Linear, Schedule::Geometric] {
+        let mut graph = network();
+        apply(&Weights { schedule, rounds: 3, ..untrained(0.6) }, &mut graph).unwrap();
+        assert_eq!(removed(&graph)[2], 2880, "{schedule:?}");
+    }
+    for scope in [Scope::Layer, Scope::Isomorphic] {
+        let mut graph = network();
+        apply(&Weights { scope, ..untrained(0.5) }, &mut graph).unwrap();
+        let removed = removed(&graph);
+        // the two convolutions have the same kernels, and so have the two linear layers
+        assert_eq!((removed[0] + removed[1], removed[2] + removed[3]), (243, 2448), "{scope:?}");
+    }
+}
+
+#[test]
+fn criteria_without_images_or_for_channels_are_refused() {
+    let (data, registry) = (data(1), registry());
+    let empty = cnn_core::data::Subset::new(&data, vec![]).unwrap();
+    let mut graph = network();
+    let before = bits(&graph);
+    let method = Weights { criterion: Criterion::Obd, ..untrained(0.5) };
+    let error = method.apply(&mut graph, &mut Run::new(&empty, &data, settings(1), &registry)).unwrap_err();
+    assert!(matches!(method_error(&error), Some(PruneError::NoData { what: "obd" })));
+    let error = apply(&Weights { criterion: Criterion::Apoz, ..untrained(0.5) }, &mut graph).unwrap_err();
+    assert!(error.to_string().contains("prune.channels"), "{error}");
+    assert_eq!(bits(&graph), before);
+}
+
+#[test]
+fn weights_are_set_back_to_an_early_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("early.network");
+    let early = network();
+    model_file::save_checkpoint(&early, &file).unwrap();
+    let (data, registry) = (data(1), registry());
+    let mut run = Run::new(&data, &data, settings(4), &registry);
+    let mut graph = network();
+    run.fine_tune(&mut graph, &settings(4)).unwrap();
+    let trained = graph.clone();
+    let method = Weights { rewind: Some(file), ..untrained(0.5) };
+    method.apply(&mut graph, &mut run).unwrap();
+    let weight = |g: &Graph| g.layer::<Conv2d>("conv2").unwrap().unwrap().weight().clone();
+    assert_eq!(weight(&graph).base(), weight(&early).base());
+    // what is left is chosen by the trained weights
+    let keep = kept(&graph, "conv2");
+    let sizes = |kept: bool| {
+        let pairs = weight(&trained).base().iter().zip(&keep).map(|(w, k)| (w.abs(), *k)).collect::<Vec<_>>();
+        pairs.into_iter().filter(move |p| p.1 == kept).map(|p| p.0)
+    };
+    assert!(sizes(false).fold(0.0, f32::max) <= sizes(true).fold(f32::MAX, f32::min));
+    // another network
+    let other = folder.path().join("other.network");
+    model_file::save_checkpoint(&cnn_core::testing::lenet5(0).unwrap(), &other).unwrap();
+    let error = Weights { rewind: Some(other), ..untrained(0.5) }.apply(&mut graph, &mut run).unwrap_err();
+    assert!(error.to_string().contains("rewind"), "{error}");
+}
+
+#[test]
+fn an_interrupted_search_goes_on_with_the_same_bits() {
+    let (data, registry) = (data(1), registry());
+    let folder = tempfile::tempdir().unwrap();
+    let method = Weights { ratio: 0.9, rounds: 3, max_drop: Some(2.0), ..Weights::default() };
+    let run_with = |memory: bool| {
+        let mut run = Run::new(&data, &data, settings(2), &registry);
+        run.memory = memory.then(|| folder.path().to_path_buf());
+        let mut graph = network();
+        run.fine_tune(&mut graph, &settings(2)).unwrap();
+        method.apply(&mut graph, &mut run).unwrap();
+        bits_of(&graph)
+    };
+    let plain = run_with(false);
+    assert_eq!(run_with(true), plain);
+    let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 2, "{files:?}");
+    std::fs::remove_file(files.last().unwrap()).unwrap();
+    assert_eq!(run_with(true), plain);
+}
+
+/// The values of a masked network, which cannot be deployed as it is.
+fn bits_of(graph: &Graph) -> Vec<u32> {
+    let params = graph.nodes().iter().flat_map(|n| n.layer().params());
+    params.flat_map(|p| p.value().iter().map(|v| v.to_bits()).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn gradual_pruning_ends_at_the_ratio_with_and_without_regrowth() {
+    let (train, held_out, registry) = (data(1), data(2), registry());
+    let mut run = Run::new(&train, &held_out, settings(8), &registry);
+    let mut trained = network();
+    run.fine_tune(&mut trained, &settings(8)).unwrap();
+    let before = run.accuracy(&trained).unwrap();
+    let mut masks = Vec::new();
+    for regrow in [false, true] {
+        let mut graph = trained.clone();
+        let method = Gradual { ratio: 0.9, regrow, every: 3, scope: Scope::Global, ..Gradual::default() };
+        method.apply(&mut graph, &mut run).unwrap();
+        assert_eq!(removed(&graph).iter().sum::<usize>(), 4844);
+        assert!(run.accuracy(&graph).unwrap() > before - 0.05, "{regrow}");
+        // the masks are ordinary ones now: further training brings nothing back
+        let keep = kept(&graph, "conv2");
+        run.fine_tune(&mut graph, &settings(1)).unwrap();
+        assert_eq!(removed(&graph).iter().sum::<usize>(), 4844);
+        assert_eq!(kept(&graph, "conv2"), keep);
+        method.pack(&mut graph).unwrap();
+        bits(&graph);
+        masks.push(keep);
+    }
+    assert_ne!(masks[0], masks[1]);
+    for (config, says) in [
+        (serde_json::json!({ "ramp": 0.0 }), "ramp"),
+        (serde_json::json!({ "every": 0 }), "every"),
+        (serde_json::json!({ "epochs": 0 }), "epochs"),
+        (serde_json::json!({ "criterion": "taylor" }), "criterion"),
+        (serde_json::json!({ "granularity": { "n_of_m": { "keep": 2, "of": 4 } } }), "N:M"),
+    ] {
+        let error = registry.build_method("prune.gradual", config).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn ratios_by_sensitivity_keep_the_budget() {
+    let (train, held_out, registry) = (data(1), data(2), registry());
+    let mut run = Run::new(&train, &held_out, settings(8), &registry);
+    let mut graph = network();
+    run.fine_tune(&mut graph, &settings(8)).unwrap();
+    let curves = sensitivity(&graph, What::Weights, &Selection::default(), &[0.5, 0.99], &mut run).unwrap();
+    assert!(curves.iter().all(|c| c.points[0].1 == curves[0].points[0].1));
+    assert!(curves.iter().any(|c| c.drops()[2] > 0.05), "{curves:?}");
+    let folder = tempfile::tempdir().unwrap();
+    run.memory = Some(folder.path().to_path_buf());
+    for (what, budget) in [(What::Weights, Budget::Bytes(0.4)), (What::Channels, Budget::Macs(0.5))] {
+        let mut pruned = graph.clone();
+        let method = Automatic { what, budget, epochs: 0, final_epochs: 0, ..Automatic::default() };
+        let ratios = method.ratios(&graph, &mut run).unwrap();
+        assert!(ratios.values().any(|&r| r > 0.0), "{ratios:?}");
+        method.apply(&mut pruned, &mut run).unwrap();
+        method.pack(&mut pruned).unwrap();
+        let part = match what {
+            What::Weights => bits(&pruned).len() as f64 / bits(&graph).len() as f64,
+            What::Channels => {
+                pruned.cost().unwrap().macs.total() as f64 / graph.cost().unwrap().macs.total() as f64
+            }
+        };
+        assert!(part <= budget_limit(budget) * 1.02 && part > 0.1, "{what:?} {part}");
+    }
+    // every point was kept: the analysis is read back
+    assert!(std::fs::read_dir(folder.path()).unwrap().count() > 10);
+    let impossible = Automatic { what: What::Weights, budget: Budget::Bytes(0.001), ..Automatic::default() };
+    let error = impossible.apply(&mut graph, &mut run).unwrap_err().to_string();
+    assert!(error.contains("cannot be reached"), "{error}");
+}
+
+fn budget_limit(budget: Budget) -> f64 {
+    match budget {
+        Budget::Macs(p) | Budget::Bytes(p) | Budget::Latency(p) | Budget::Milliseconds(p) => p,
     }
 }
