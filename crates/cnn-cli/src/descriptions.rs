@@ -10,25 +10,141 @@ const MIN_INPUTS: (&str, &str) = ("min_inputs", "layers that read fewer channels
 const RATE: (&str, &str) = ("rate", "learning rate of the fine-tuning; the run's by default");
 const SWEEPS: (&str, &str) = ("sweeps", "sweeps of higher-order orthogonal iteration, at most 100");
 
+const CRITERION: (&str, &str) =
+    ("criterion", "how much a weight or a channel matters: l1, l2, taylor, obd, lamp, ...");
+const RATIOS: (&str, &str) = ("ratios", "shares of single layers by name pattern, as { conv1 = 0.3 }");
+const ROUNDS: (&str, &str) = ("rounds", "rounds of pruning and retraining");
+const SCHEDULE: (&str, &str) = ("schedule", "how the share grows over the rounds");
+const FINAL_EPOCHS: (&str, &str) = ("final_epochs", "epochs of retraining after the last round");
+const LEARNING_RATE: (&str, &str) = ("learning_rate", "of the retraining; the run's by default");
+const SAMPLES: (&str, &str) = ("samples", "training images that criteria look at which need them");
+const BUDGET: (&str, &str) = (
+    "budget",
+    "what the network may cost: { macs = 0.5 }, { bytes = 0.5 }, { latency = 0.6 }, { milliseconds = 2.0 }",
+);
+
 /// What is known.
 pub const METHODS: &[Entry] = &[
     (
         "prune.weights",
-        "remove the smallest weights, in rounds of pruning and retraining (Han et al. 2015)",
+        "remove the weights that matter least, in rounds of pruning and retraining (Han et al. 2015)",
         &[
+            CRITERION,
+            (
+                "granularity",
+                "what goes at once: weight, kernel, { block = 16 }, { n_of_m = { keep = 2, of = 4 } }",
+            ),
             ("ratio", "share of the weights to remove, in [0, 1)"),
-            ("scope", "look for the smallest in each layer, or over all selected layers together"),
+            (
+                "scope",
+                "look for the least in each layer, over all selected layers together, or over those alike",
+            ),
             ("threshold", "{ absolute = t } or { deviations = q }: decides instead of the ratio"),
-            ("ratios", "shares of single layers by name pattern, as { conv1 = 0.3 }"),
-            ("rounds", "rounds of pruning and retraining"),
+            RATIOS,
+            ROUNDS,
+            SCHEDULE,
             ("epochs", "epochs of retraining in each round"),
-            ("final_epochs", "epochs of retraining after the last round"),
-            ("learning_rate", "of the retraining; the run's by default"),
+            FINAL_EPOCHS,
+            LEARNING_RATE,
             ("max_drop", "percentage points of validation accuracy that may be lost"),
             (
                 "bisections",
                 "with max_drop: further rounds between the last that held and the first that did not",
             ),
+            (
+                "rewind",
+                "file of the network early in its training, to which weights are set back in each round",
+            ),
+            SAMPLES,
+        ],
+    ),
+    (
+        "prune.gradual",
+        "remove weights during one training, with or without regrowth (Zhu & Gupta 2017; Guo et al. 2016)",
+        &[
+            ("criterion", "l1, l2 or lamp"),
+            ("granularity", "what goes at once: weight, kernel, { block = 16 }"),
+            ("ratio", "share of the weights to remove, in [0, 1)"),
+            (
+                "scope",
+                "look for the least in each layer, over all selected layers together, or over those alike",
+            ),
+            RATIOS,
+            ("regrow", "removed weights go on being trained and may come back"),
+            ("epochs", "of the training; the run's by default"),
+            LEARNING_RATE,
+            ("ramp", "part of the training after which the share is reached"),
+            ("every", "steps from one choice of masks to the next"),
+        ],
+    ),
+    (
+        "prune.channels",
+        "remove channels with all that is tied to them, by a share or a budget (Li et al. 2017, Fang et al. 2023)",
+        &[
+            CRITERION,
+            ("ratio", "share of the channels to remove, in [0, 1)"),
+            ("scope", "rank channels in each layer, over all, or over layers that look alike"),
+            RATIOS,
+            BUDGET,
+            ("min_width", "fewest channels that a layer keeps"),
+            (
+                "round_to",
+                "widths are multiples of this; by default of this machine's vectors, less for narrow layers",
+            ),
+            ROUNDS,
+            SCHEDULE,
+            ("epochs", "epochs of retraining in each round but the last"),
+            FINAL_EPOCHS,
+            LEARNING_RATE,
+            SAMPLES,
+        ],
+    ),
+    (
+        "prune.lasso",
+        "choose input channels by LASSO and reconstruct each layer by least squares (He, Zhang & Sun 2017)",
+        &[
+            ("ratio", "share of a layer's input channels to remove, in [0, 1)"),
+            RATIOS,
+            ("samplers", "layers that share their input with others read a selection of its channels"),
+            ("samples", "training images"),
+            ("positions", "random outputs of each image"),
+            ("epochs", "epochs of fine-tuning after the last layer"),
+            LEARNING_RATE,
+        ],
+    ),
+    (
+        "prune.branches",
+        "remove residual branches whole, those first that raise the loss least (Veit et al. 2016)",
+        &[
+            BUDGET,
+            ROUNDS,
+            ("epochs", "epochs of retraining in each round but the last"),
+            FINAL_EPOCHS,
+            LEARNING_RATE,
+            ("samples", "training images on which the loss is measured"),
+        ],
+    ),
+    (
+        "prune.automatic",
+        "prune every layer by a ratio of its own, by its sensitivity and a budget",
+        &[
+            ("what", "channels or weights"),
+            BUDGET,
+            ("grid", "the ratios that each layer is tried with, ascending"),
+            ROUNDS,
+            ("epochs", "epochs of retraining in each round but the last"),
+            FINAL_EPOCHS,
+            LEARNING_RATE,
+        ],
+    ),
+    (
+        "prune.sparse_training",
+        "train with a regulariser that pulls towards zero what is pruned afterwards (Liu et al. 2017)",
+        &[
+            ("penalty", "bn_scale, group_lasso or l1"),
+            ("strength", "factor of the penalty in the loss"),
+            ("epochs", "of the training; the run's by default"),
+            LEARNING_RATE,
         ],
     ),
     (

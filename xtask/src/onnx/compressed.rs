@@ -99,9 +99,15 @@ pub fn run(registry: &Registry, python: &mut Python, directory: &Path) -> Result
 fn rows_of(registry: &Registry, network: &'static str) -> Vec<Entry> {
     let mut rows: Vec<Entry> = registry
         .method_names()
+        // it has no residual branches
+        .filter(|name| *name != cnn_prune::Branches::NAME || network != "lenet5")
         .map(|name| {
             let config = match name {
                 cnn_distill::Distill::NAME => serde_json::json!({ "student": network, "width": 0.5 }),
+                // it has no normalization whose scales could be pulled
+                cnn_prune::SparseTraining::NAME if network == "lenet5" => {
+                    serde_json::json!({ "penalty": "group_lasso" })
+                }
                 // its channels are not divisible by the default of 4
                 "light.group_shuffle" if network == "lenet5" => serde_json::json!({ "groups": 2 }),
                 _ => serde_json::json!({}),

@@ -110,6 +110,7 @@ pub fn run(options: &Options) -> Result<bool> {
     };
     if wanted(Part::Parity) {
         report.parity = parity::run(&registry, &mut python, &work)?;
+        report.parity.extend(parity::thinned(&registry, &mut python, &work)?);
     }
     if wanted(Part::Compressed) {
         report.compressed = compressed::run(&registry, &mut python, &work)?;

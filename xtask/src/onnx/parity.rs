@@ -5,9 +5,12 @@ use super::networks::{images, random};
 use super::python::Python;
 use crate::table::{Table, grouped};
 use anyhow::{Context, Result, bail};
+use cnn_core::data::MemoryDataset;
 use cnn_core::tensor::relative_error;
-use cnn_core::{Graph, NetworkOptions, Registry, Tensor};
+use cnn_core::train::TrainSettings;
+use cnn_core::{Compressor, Graph, NetworkOptions, Registry, Run, Tensor};
 use cnn_onnx::{ExportOptions, ImportOptions};
+use cnn_prune::{Channels, Criterion};
 use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,6 +22,10 @@ pub const TOLERANCE: f32 = 1e-4;
 
 /// Sizes of the batches; two, because the batch axis of a file is dynamic.
 const BATCHES: [usize; 2] = [1, 3];
+
+/// Networks that are also thinned, and the share of their channels that goes.
+const THINNED: [(&str, f64); 4] =
+    [("mobilenet_v2", 0.4), ("shufflenet_v2", 0.4), ("squeezenet1_1", 0.4), ("resnet50", 0.4)];
 
 /// One network.
 #[derive(Debug, Clone, Serialize)]
@@ -61,6 +68,44 @@ pub fn run(registry: &Registry, python: &mut Python, directory: &Path) -> Result
             let batches = batches.into_iter().collect::<Result<Vec<_>>>()?;
             let file = directory.join(format!("{name}.onnx"));
             both_ways(row, &graph, &batches, TOLERANCE, (&file, &ExportOptions::default()), python)
+        });
+        say(&row);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Measures some networks of which channels are removed: at most so large a share of the file may be left.
+///
+/// # Errors
+/// If the other side ends.
+pub fn thinned(registry: &Registry, python: &mut Python, directory: &Path) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, ratio) in THINNED {
+        let row = row(&format!("{name}, {:.0} % of channels gone", 100.0 * ratio), |row| {
+            let options = NetworkOptions { seed: 1, ..NetworkOptions::default() };
+            let mut graph = random(registry, name, &options)?;
+            let whole = cnn_onnx::to_bytes(&graph, &ExportOptions::default())?.len() as f64;
+            let data = MemoryDataset::new(images(&graph, 4, 9)?, vec![0; 4], 1000)?;
+            let mut run = Run::new(&data, &data, TrainSettings::default(), registry);
+            let method = Channels {
+                criterion: Criterion::L1,
+                ratio,
+                epochs: 0,
+                final_epochs: 0,
+                ..Channels::default()
+            };
+            // stops unless masked = thinned
+            method.apply(&mut graph, &mut run).context("channels")?;
+            let batches = BATCHES.map(|n| images(&graph, n, n as u64));
+            let batches = batches.into_iter().collect::<Result<Vec<_>>>()?;
+            let file = directory.join(format!("{name}-thinned.onnx"));
+            both_ways(row, &graph, &batches, TOLERANCE, (&file, &ExportOptions::default()), python)?;
+            let left = row.bytes as f64 / whole;
+            if left > 1.0 - 0.8 * ratio {
+                bail!("the file is still {:.0} % of what it was", 100.0 * left);
+            }
+            Ok(())
         });
         say(&row);
         rows.push(row);

@@ -1,5 +1,6 @@
 //! Which channels can be removed, and which go together.
 
+use super::balance::balanced;
 use crate::error::PruneError;
 use crate::targets;
 use cnn_core::graph::Fixed;
@@ -46,8 +47,8 @@ impl ChannelGroup {
 }
 
 /// The groups of a network whose channels can be removed: all of their layers are selected, and none is the network's output, its
-/// input, or a layer that does not say how channels pass. Channels of a grouped convolution that have the same place in
-/// their group go together, so that the groups stay alike.
+/// input, or a layer that does not say how channels pass. Where convolutions are grouped, a unit has as many channels in each of
+/// their groups, so that these stay alike.
 ///
 /// ```
 /// use cnn_core::Selection;
@@ -109,42 +110,13 @@ fn reason(graph: &Graph, producer: usize, fixed: Fixed) -> String {
     }
 }
 
-/// The classes of channels, where those of grouped convolutions that have the same place in their group are one.
+/// The classes of channels, where those that grouped convolutions must lose together are one.
 fn units(graph: &Graph) -> Result<Vec<(Unit, Option<Fixed>)>> {
     let classes = graph.channel_classes()?;
-    let mut class_of: BTreeMap<(usize, usize), usize> = BTreeMap::new();
-    for (i, class) in classes.iter().enumerate() {
-        class.members.iter().for_each(|&member| _ = class_of.insert(member, i));
-    }
-    let mut parent: Vec<usize> = (0..classes.len()).collect();
-    fn find(parent: &mut [usize], mut i: usize) -> usize {
-        while parent[i] != i {
-            parent[i] = parent[parent[i]];
-            i = parent[i];
-        }
-        i
-    }
-    for (at, node) in graph.nodes().iter().enumerate() {
-        let Some(conv) = node.layer().downcast_ref::<Conv2d>() else { continue };
-        let groups = conv.options.groups;
-        if groups == 1 || conv.is_depthwise() {
-            continue;
-        }
-        for (node, channels) in [(at, conv.filters()), (node.inputs[0], conv.channels_in())] {
-            let size = channels / groups;
-            for c in size..channels {
-                let [a, b] =
-                    [class_of[&(node, c % size)], class_of[&(node, c)]].map(|i| find(&mut parent, i));
-                parent[a.max(b)] = a.min(b);
-            }
-        }
-    }
-    let mut merged: BTreeMap<usize, (Unit, Option<Fixed>)> = BTreeMap::new();
-    for (i, class) in classes.into_iter().enumerate() {
-        let (members, fixed) = merged.entry(find(&mut parent, i)).or_default();
-        members.extend(class.members);
-        *fixed = fixed.or(class.fixed);
-    }
-    merged.values_mut().for_each(|(members, _)| members.sort_unstable());
-    Ok(merged.into_values().collect())
+    let merged = |set: Vec<usize>| {
+        let mut members: Unit = set.iter().flat_map(|&class| classes[class].members.clone()).collect();
+        members.sort_unstable();
+        (members, set.iter().find_map(|&class| classes[class].fixed))
+    };
+    Ok(balanced(graph, &classes).into_iter().map(merged).collect())
 }

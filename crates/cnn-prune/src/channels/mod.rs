@@ -1,5 +1,6 @@
 //! Pruning of channels: whole filters, and everything that is tied to them, are removed physically.
 
+mod balance;
 mod budget;
 mod certificate;
 mod groups;

@@ -1,6 +1,6 @@
 //! Which channels go: the ranking, and the widths that come of it.
 
-use super::groups::ChannelGroup;
+use super::groups::{ChannelGroup, Unit};
 use crate::criteria::Criterion;
 use crate::error::PruneError;
 use crate::targets;
@@ -24,6 +24,10 @@ pub(super) struct Ranking {
     pools: Vec<Pool>,
     /// For each group: units now, the multiple to round to, the fewest that may be left.
     widths: Vec<(usize, usize, usize)>,
+    /// For each unit of each group the nodes whose channels it has, and how many of each.
+    members: Vec<Vec<Vec<(usize, usize)>>>,
+    /// Channels of each node.
+    channels: Vec<usize>,
 }
 
 /// How units are ranked.
@@ -76,13 +80,17 @@ impl Ranking {
                 (width, round_to, rules.min_width.clamp(1, width))
             })
             .collect();
-        Ok(Ranking { pools: pools.into_values().map(pool).collect(), widths })
+        let members = groups.iter().map(|group| group.units.iter().map(counts).collect()).collect();
+        let channels = graph.shapes(1)?.iter().map(|s| s.get(1).copied().unwrap_or(1)).collect();
+        Ok(Ranking { pools: pools.into_values().map(pool).collect(), widths, members, channels })
     }
 
     /// For every group whether each unit goes, when the share `severity` of all units is to.
     pub fn removed(&self, severity: f64) -> Vec<Vec<bool>> {
         let mut gone: Vec<Vec<bool>> = self.widths.iter().map(|w| vec![false; w.0]).collect();
         let mut left: Vec<usize> = self.widths.iter().map(|w| w.0).collect();
+        // a slice may have channels of several groups, and must not lose all of them either
+        let mut of_node = self.channels.clone();
         for pool in &self.pools {
             let count = (pool.own.unwrap_or(severity) * pool.order.len() as f64).round() as usize;
             let mut taken = 0;
@@ -90,7 +98,9 @@ impl Ranking {
                 if taken == count {
                     break;
                 }
-                if left[g] > self.widths[g].2 {
+                let unit = &self.members[g][u];
+                if left[g] > self.widths[g].2 && unit.iter().all(|&(at, count)| of_node[at] > count) {
+                    unit.iter().for_each(|&(at, count)| of_node[at] -= count);
                     gone[g][u] = true;
                     left[g] -= 1;
                     taken += 1;
@@ -109,6 +119,13 @@ impl Ranking {
         }
         gone
     }
+}
+
+/// How many channels of each node a unit has.
+fn counts(unit: &Unit) -> Vec<(usize, usize)> {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    unit.iter().for_each(|&(at, _)| *counts.entry(at).or_default() += 1);
+    counts.into_iter().collect()
 }
 
 /// The multiple that widths are rounded to when nothing else is asked for: the lanes of this machine's vectors, or less for narrow
@@ -148,7 +165,10 @@ mod tests {
     use super::*;
 
     fn ranking(order: Vec<(usize, usize)>, widths: Vec<(usize, usize, usize)>) -> Ranking {
-        Ranking { pools: vec![Pool { order, own: None }], widths }
+        // each group is a node, each unit one of its channels
+        let members = widths.iter().enumerate().map(|(g, w)| vec![vec![(g, 1)]; w.0]).collect();
+        let channels = widths.iter().map(|w| w.0).collect();
+        Ranking { pools: vec![Pool { order, own: None }], widths, members, channels }
     }
 
     fn left(gone: &[Vec<bool>]) -> Vec<usize> {
@@ -168,6 +188,18 @@ mod tests {
         assert_eq!(left(&gone), [4, 8]);
         // those that came back are the strongest
         assert_eq!(gone[0], [true, true, true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn no_node_loses_all_its_channels() {
+        let order: Vec<_> = (0..3).flat_map(|u| [(0, u), (1, u)]).collect();
+        let mut r = ranking(order, vec![(3, 1, 1), (3, 1, 1)]);
+        // node 2 is a slice that has the first two channels of both groups
+        r.channels.push(4);
+        r.members.iter_mut().for_each(|group| group[..2].iter_mut().for_each(|unit| unit.push((2, 1))));
+        let gone = r.removed(1.0);
+        let of_slice = gone.iter().flat_map(|g| &g[..2]).filter(|gone| !**gone).count();
+        assert!(of_slice >= 1 && left(&gone) == [1, 1], "{gone:?}");
     }
 
     #[test]
