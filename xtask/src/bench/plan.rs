@@ -84,6 +84,12 @@ pub fn entries(budget: Budget) -> Vec<Entry> {
         let ratios = json!({ "conv1": 0.35, "conv2": 0.88, "fc1": 0.94, "fc2": 0.8 });
         ("prune.weights", json!({ "ratios": ratios, "rounds": 5, "epochs": e(2), "final_epochs": e(8) }))
     };
+    let channels = || {
+        (
+            "prune.channels",
+            json!({ "budget": { "macs": 0.4 }, "rounds": 2, "epochs": e(2), "final_epochs": e(8) }),
+        )
+    };
     let kmeans = || ("quant.kmeans", json!({ "bits": 4, "epochs": e(3) }));
     // few weights are left, so that a bit more for each costs little
     let share = || ("quant.kmeans", json!({ "bits": 5, "per_layer": { "conv*": 6 }, "epochs": e(3) }));
@@ -98,6 +104,7 @@ pub fn entries(budget: Budget) -> Vec<Entry> {
     let entry = |name, family, steps| Entry { name, family, steps };
     vec![
         entry("prune", "prune", vec![prune()]),
+        entry("channels", "prune", vec![channels()]),
         entry("kmeans", "quant", vec![kmeans()]),
         entry("int8", "quant", vec![int8()]),
         entry("low-rank", "lowrank", vec![low_rank()]),
