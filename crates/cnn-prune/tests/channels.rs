@@ -424,3 +424,15 @@ fn an_interrupted_method_goes_on() {
     assert_eq!(run_with(true), plain);
     assert_eq!(std::fs::metadata(&files[0]).unwrap().modified().unwrap(), first);
 }
+
+#[test]
+fn own_shares_are_reached_over_several_rounds_and_not_passed() {
+    let mut graph = trained();
+    let ratios = BTreeMap::from([("inner1".to_string(), 0.5)]);
+    let method =
+        Channels { ratio: 0.25, ratios, rounds: 3, round_to: Some(1), scope: Scope::Layer, ..untrained() };
+    apply(&method, &mut graph).unwrap();
+    let widths: Vec<usize> =
+        channel_groups(&graph, &Selection::default()).unwrap().iter().map(|g| g.units.len()).collect();
+    assert_eq!(widths[1..3], [6, 9]);
+}

@@ -18,7 +18,7 @@ use crate::schedule::Schedule;
 use crate::weights::Scope;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::{Compressor, Config, Graph, Result, Run, Selection};
-use select::{Ranking, Rules};
+use select::{Ranking, Rules, still_to_go};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -168,7 +168,10 @@ impl Channels {
         let scores = channel_scores(self.criterion, graph, &groups, run, self.samples)?;
         let costs = self.budget.map(|budget| budget.of_units(graph, &groups)).transpose()?;
         let Channels { criterion, scope, min_width, round_to, .. } = *self;
-        let rules = Rules { criterion, scope, ratios: &self.ratios, min_width, round_to };
+        let start = channel_groups(original, &self.layers)?;
+        let before = start.iter().map(|g| (g.name(original).to_string(), g.units.len())).collect();
+        let rules =
+            Rules { part, before: &before, criterion, scope, ratios: &self.ratios, min_width, round_to };
         let ranking = Ranking::of(graph, &groups, &scores, costs.as_deref(), rules)?;
         let without = |severity: f64| -> Result<(Graph, Vec<Unit>)> {
             let gone = ranking.removed(severity);
@@ -185,20 +188,14 @@ impl Channels {
         };
         let (thinned, units) = match self.budget {
             Some(budget) => {
-                let start = match budget {
-                    Budget::Milliseconds(_) => budget.cost(original, original)?,
-                    _ => 1.0,
-                };
-                let limit = start - part * (start - budget.limit()).max(0.0);
+                let whole = budget.cost(original, original)?;
+                let limit = whole - part * (whole - budget.limit()).max(0.0);
                 let cost = |severity: f64| budget.cost(&without(severity)?.0, original);
                 without(self.severity(limit, cost)?)?
             }
             None => {
-                // of the original's channels `part * ratio` are to be gone, of which some are gone already
-                let count =
-                    |groups: &[ChannelGroup]| groups.iter().map(|g| g.units.len()).sum::<usize>() as f64;
-                let (now, before) = (count(&groups), count(&channel_groups(original, &self.layers)?));
-                without((1.0 - (1.0 - part * self.ratio) * before / now.max(1.0)).max(0.0))?
+                let count = |groups: &[ChannelGroup]| groups.iter().map(|g| g.units.len()).sum::<usize>();
+                without(still_to_go(self.ratio, part, count(&start), count(&groups)))?
             }
         };
         let images = run.calibration(CERTIFIED)?;

@@ -115,18 +115,23 @@ fn filter_scores(criterion: Criterion, weight: &Param) -> Vec<f32> {
     };
     match criterion {
         Criterion::L2 | Criterion::Lamp => mean(|w| w * w),
-        // sum over j of |F_i - F_j|
-        Criterion::GeometricMedian => (0..filters)
-            .map(|i| {
-                let distance = |j: usize| {
-                    let pairs = row(weight, i).iter().zip(row(weight, j));
-                    pairs.map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
-                };
-                (0..filters).map(distance).sum()
-            })
-            .collect(),
+        Criterion::GeometricMedian => distances(weight),
         _ => mean(f32::abs),
     }
+}
+
+/// `sum over j of |F_i - F_j|` for every filter, with `|F_i - F_j|^2 = F_i F_i + F_j F_j - 2 F_i F_j` from one matrix product.
+fn distances(weight: &Param) -> Vec<f32> {
+    let filters = weight.shape()[0];
+    let Ok(f) = weight.value().view().into_shape_with_order((filters, weight.len() / filters)) else {
+        return vec![0.0; filters];
+    };
+    let products = f.dot(&f.t());
+    let of = |i: usize| {
+        let square = |j: usize| products[[i, i]] + products[[j, j]] - 2.0 * products[[i, j]];
+        (0..filters).filter(|&j| j != i).map(|j| square(j).max(0.0).sqrt()).sum()
+    };
+    (0..filters).map(of).collect()
 }
 
 /// For every unit the sum, over the layers that make its channels (convolution, normalization, depthwise convolution), of

@@ -33,6 +33,10 @@ pub(super) struct Ranking {
 /// How units are ranked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules<'a> {
+    /// Part of the way that is to be done, from 0 to 1.
+    pub part: f64,
+    /// Units of each group at the start of the way, by the group's name.
+    pub before: &'a BTreeMap<String, usize>,
     pub criterion: Criterion,
     pub scope: Scope,
     pub ratios: &'a BTreeMap<String, f64>,
@@ -49,7 +53,12 @@ impl Ranking {
         costs: Option<&[f64]>,
         rules: Rules<'_>,
     ) -> Result<Ranking> {
-        let own = own_ratios(graph, groups, rules.ratios)?;
+        let mut own = own_ratios(graph, groups, rules.ratios)?;
+        for (&g, ratio) in &mut own {
+            let now = groups[g].units.len();
+            let before = rules.before.get(groups[g].name(graph)).copied().unwrap_or(now);
+            *ratio = still_to_go(*ratio, rules.part, before, now);
+        }
         // estimates of the loss compare as they are; other scores only relative to their group's mean
         let of_loss = matches!(rules.criterion, Criterion::Taylor | Criterion::Obd | Criterion::Lamp);
         let value = |g: usize, u: usize| {
@@ -119,6 +128,11 @@ impl Ranking {
         }
         gone
     }
+}
+
+/// The share of `now` units that has to go so that of `before` units a part of a ratio is gone.
+pub(super) fn still_to_go(ratio: f64, part: f64, before: usize, now: usize) -> f64 {
+    (1.0 - (1.0 - part * ratio) * before as f64 / now.max(1) as f64).max(0.0)
 }
 
 /// How many channels of each node a unit has.
@@ -200,6 +214,13 @@ mod tests {
         let gone = r.removed(1.0);
         let of_slice = gone.iter().flat_map(|g| &g[..2]).filter(|gone| !**gone).count();
         assert!(of_slice >= 1 && left(&gone) == [1, 1], "{gone:?}");
+    }
+
+    #[test]
+    fn rounds_end_at_the_ratio() {
+        assert_eq!(still_to_go(0.5, 0.5, 16, 16), 0.25);
+        assert_eq!(still_to_go(0.5, 1.0, 16, 12), 1.0 - 8.0 / 12.0);
+        assert_eq!(still_to_go(0.5, 1.0, 16, 6), 0.0);
     }
 
     #[test]
