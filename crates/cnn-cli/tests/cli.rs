@@ -123,7 +123,7 @@ fn listings() {
     }
     let teacher = done(&["methods", "distill.teacher"]).out;
     assert!(teacher.contains("temperature") && !teacher.contains("only"), "{teacher}");
-    fails(&["methods", "prune.magnitud"], &["did you mean `prune.weights`"]);
+    fails(&["methods", "prune.weigths"], &["did you mean `prune.weights`"]);
     assert!(done(&["networks"]).out.contains("resnet20"));
     let costs = done(&["networks", "resnet20", "--json"]).json();
     assert_eq!(costs["params"], 269_722);

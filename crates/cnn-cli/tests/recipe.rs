@@ -116,7 +116,7 @@ fn every_mistake_has_its_place_and_remedy() {
         // [[step]]
         ("[[step]]\nratio = 0.5\n", (1, 1), &["needs a `method`", "prune.weights", "quant.kmeans"]),
         (
-            "[[step]]\nmethod = \"prune.magnitud\"\n",
+            "[[step]]\nmethod = \"prune.weigths\"\n",
             (2, 10),
             &["no method is called", "did you mean `prune.weights`", "quant.int8"],
         ),
