@@ -154,7 +154,7 @@ impl<'a> Target<'a> {
     }
 
     /// First float of channel 0 of pixel 0 of the whole output; only the part may be written.
-    pub(crate) fn as_ptr(&self) -> *mut f32 {
+    pub fn as_ptr(&self) -> *mut f32 {
         self.start
     }
 
