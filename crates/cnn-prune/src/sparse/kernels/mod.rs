@@ -6,6 +6,7 @@
 //! versions give the same bits.
 
 mod conv;
+mod ending;
 mod linear;
 mod session_conv;
 mod session_linear;

@@ -1,0 +1,211 @@
+//! The sums of a part, for as many outputs of every lane as stay in registers.
+
+use super::stream::{Column, Piece};
+use super::strip::Strip;
+use super::{Ending, LANES};
+use cnn_core::session::{Target, View};
+use cnn_core::simd::{Simd, SimdOp};
+use std::ops::Range;
+
+/// Outputs of a lane that are summed together, and the longest vector of them.
+pub(super) const VECTORS: usize = 8;
+
+/// Entries in a line of the cache, and how far ahead they are fetched.
+const LINE: usize = 8;
+const AHEAD: usize = 64;
+
+/// What a part computes.
+pub(super) struct Sums<'a, 'b> {
+    pub strip: &'a Strip,
+    pub column: &'a Column,
+    pub bias: &'a [f32],
+    pub ending: &'a Ending,
+    /// Outputs of a lane that are summed together, at most.
+    pub vectors: usize,
+    /// `[channel][place][lane]`
+    pub planes: &'a [f32],
+    /// `[filter][output][lane]`, filters filled up to whole vectors.
+    pub sums: &'a mut [f32],
+    /// First pixel of the part, and the rows and columns that it has.
+    pub first: usize,
+    pub size: [usize; 2],
+    /// True if the lanes are neighbouring pixels, whatever their rows.
+    pub neighbours: bool,
+    pub residual: Option<View<'a>>,
+    pub out: &'a mut Target<'b>,
+}
+
+impl SimdOp for Sums<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let all = self.strip.outputs();
+        let tiles = all.div_ceil(self.vectors);
+        for tile in 0..tiles {
+            let outputs = tile * all / tiles..(tile + 1) * all / tiles;
+            match outputs.len() {
+                1 => self.tile::<S, 1, 4>(s, outputs),
+                2 => self.tile::<S, 2, 4>(s, outputs),
+                3 => self.tile::<S, 3, 2>(s, outputs),
+                4 => self.tile::<S, 4, 2>(s, outputs),
+                5 => self.tile::<S, 5, 1>(s, outputs),
+                6 => self.tile::<S, 6, 1>(s, outputs),
+                7 => self.tile::<S, 7, 1>(s, outputs),
+                _ => self.tile::<S, VECTORS, 1>(s, outputs),
+            }
+        }
+    }
+}
+
+impl Sums<'_, '_> {
+    /// `V` outputs of every lane for all filters of the column.
+    #[inline(always)]
+    fn tile<S: Simd, const V: usize, const U: usize>(&mut self, s: S, outputs: Range<usize>) {
+        assert!(outputs.len() == V && V <= VECTORS);
+        let filters = self.column.filters.len();
+        assert!(self.sums.len() >= filters.next_multiple_of(S::LANES) * V * S::LANES);
+        // bytes, as in the entries
+        let places: [usize; V] =
+            std::array::from_fn(|v| self.strip.output(outputs.start + v) * S::LANES * 4);
+        let last = self.column.pieces.len() - 1;
+        for (i, piece) in self.column.pieces.iter().enumerate() {
+            // what is to be added first is added when the sums are turned
+            let bounds = match i == last && self.residual.is_none() {
+                true => (s.splat(self.ending.low), s.splat(self.ending.high)),
+                false => (s.splat(f32::NEG_INFINITY), s.splat(f32::INFINITY)),
+            };
+            // SAFETY: the entries were made for this strip, whose places all lie in the planes.
+            unsafe { self.piece::<S, V, U>(s, piece, places, i == 0, bounds) };
+        }
+        for (v, output) in outputs.enumerate() {
+            self.turn_back::<S, V>(s, v, output);
+        }
+    }
+
+    /// Adds the products of a piece to the sums: in `U` sums for each output, where few outputs would wait for each addition.
+    ///
+    /// # Safety
+    /// The planes must hold a vector for each entry and place, the sums `V` vectors for each filter.
+    #[inline(always)]
+    unsafe fn piece<S: Simd, const V: usize, const U: usize>(
+        &mut self,
+        s: S,
+        piece: &Piece,
+        places: [usize; V],
+        first: bool,
+        bounds: (S::V, S::V),
+    ) {
+        let planes = self.planes.as_ptr().cast::<u8>();
+        let mut entry = piece.entries.as_ptr();
+        for run in &piece.runs {
+            let filter = run.filter as usize;
+            for line in 0..=run.count as usize / LINE {
+                s.prefetch(entry.wrapping_add(AHEAD + line * LINE).cast());
+            }
+            // SAFETY: the caller's promise; the counts of the runs add up to the number of entries.
+            unsafe {
+                let sums = self.sums.as_mut_ptr().add(filter * V * S::LANES);
+                let mut acc = [[s.splat(0.0); V]; U];
+                if first {
+                    acc[0] = [s.splat(self.bias[self.column.filters.start + filter]); V];
+                } else {
+                    for (v, acc) in acc[0].iter_mut().enumerate() {
+                        *acc = s.load(sums.add(v * S::LANES));
+                    }
+                }
+                let mut left = run.count as usize;
+                while left >= U {
+                    for acc in &mut acc {
+                        let value = s.splat((*entry).value);
+                        let x = planes.add((*entry).at as usize);
+                        for (acc, place) in acc.iter_mut().zip(places) {
+                            *acc = s.fma(value, s.load(x.add(place).cast()), *acc);
+                        }
+                        entry = entry.add(1);
+                    }
+                    left -= U;
+                }
+                for _ in 0..left {
+                    let value = s.splat((*entry).value);
+                    let x = planes.add((*entry).at as usize);
+                    for (acc, place) in acc[0].iter_mut().zip(places) {
+                        *acc = s.fma(value, s.load(x.add(place).cast()), *acc);
+                    }
+                    entry = entry.add(1);
+                }
+                for v in 0..V {
+                    let sum = (1..U).fold(acc[0][v], |sum, u| s.add(sum, acc[u][v]));
+                    s.store(sums.add(v * S::LANES), clip(s, bounds, sum));
+                }
+            }
+        }
+    }
+
+    /// Stores one output of every lane.
+    #[inline(always)]
+    fn turn_back<S: Simd, const V: usize>(&mut self, s: S, v: usize, output: usize) {
+        let filters = self.column.filters.clone();
+        let pixels = self.pixels(S::LANES, output);
+        let whole = self.neighbours && pixels[S::LANES - 1].is_some() && self.residual.is_none();
+        let mut turned = [0f32; LANES * LANES];
+        for block in (0..filters.len()).step_by(S::LANES) {
+            let count = S::LANES.min(filters.len() - block);
+            let from = self.sums[(block * V + v) * S::LANES..].as_ptr();
+            if let (true, true, Some(first)) = (whole, count == S::LANES, pixels[0]) {
+                let part = self.out.part();
+                assert!(part.pixels.contains(&first) && part.pixels.contains(&(first + S::LANES - 1)));
+                assert!(part.channels == filters);
+                // SAFETY: the sums are filled up to whole vectors of filters, as `tile` checked; pixels and channels are the
+                // part's.
+                unsafe {
+                    let pitch = self.out.pitch();
+                    let to = self.out.as_ptr().add(first * pitch + filters.start + block);
+                    s.transpose_block(from, V * S::LANES, to, pitch);
+                }
+                continue;
+            }
+            // SAFETY: as above; `turned` is LANES x LANES.
+            unsafe { s.transpose_block(from, V * S::LANES, turned.as_mut_ptr(), S::LANES) };
+            for (&pixel, turned) in pixels.iter().zip(turned.chunks_exact(S::LANES)) {
+                let Some(p) = pixel else { continue };
+                let to = &mut self.out.pixel(p)[block..block + count];
+                let more = self.residual.map(|r| &r.pixel(p)[filters.start + block..][..count]);
+                // SAFETY: `to`, and `more` if it is there, have `count` floats, `turned` a vector.
+                unsafe {
+                    let mut sum = s.load(turned.as_ptr());
+                    if let Some(more) = more {
+                        let bounds = (s.splat(self.ending.low), s.splat(self.ending.high));
+                        sum = clip(s, bounds, s.add(sum, s.load_partial(more.as_ptr(), count)));
+                    }
+                    match count == S::LANES {
+                        true => s.store(to.as_mut_ptr(), sum),
+                        false => s.store_partial(to.as_mut_ptr(), count, sum),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The pixel of each lane, if it has one.
+    #[inline(always)]
+    fn pixels(&self, lanes: usize, output: usize) -> [Option<usize>; LANES] {
+        let (y, x) = (&self.strip.y, &self.strip.x);
+        let (oy, ox) = (output / x.outputs, output % x.outputs);
+        let mut pixels = [None; LANES];
+        for (lane, pixel) in pixels[..lanes].iter_mut().enumerate() {
+            let [row, column] = match self.neighbours {
+                true => [0, output * lanes + lane],
+                false => [lane / x.lanes * y.outputs + oy, lane % x.lanes * x.outputs + ox],
+            };
+            let inside = row < self.size[0] && column < self.size[1];
+            *pixel = inside.then(|| self.first + row * self.size[1] + column);
+        }
+        pixels
+    }
+}
+
+/// Applies the bounds; the value is the second operand, so that NaN stays NaN.
+#[inline(always)]
+fn clip<S: Simd>(s: S, (low, high): (S::V, S::V), v: S::V) -> S::V {
+    s.min(high, s.max(low, v))
+}
