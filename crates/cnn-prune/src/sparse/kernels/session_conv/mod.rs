@@ -32,7 +32,7 @@ const PLANES: usize = 128 << 10;
 /// Floats that the planes may have at most, in terms of what is useful.
 const BLOWN_UP: usize = 16;
 /// Bytes of planes that stay in the first-level cache.
-const NEAR: usize = 32 << 10;
+const NEAR: usize = 36 << 10;
 /// Entries of a filter in a piece: with fewer, reading and writing the sums costs more than planes in the second-level cache.
 const ENTRIES: usize = 8;
 
@@ -137,7 +137,7 @@ pub(in crate::sparse) fn lower_conv(
         }
     }
     let outputs = strip.outputs();
-    let vectors = outputs.div_ceil(outputs.div_ceil(VECTORS));
+    let vectors = outputs.div_ceil(outputs.div_ceil(std::env::var("XVEC").ok().and_then(|v|v.parse().ok()).unwrap_or(VECTORS)));
     let near = channels_near(g, &strip, vectors, lanes, w.nonzeros());
     let epilogue = at.epilogue;
     let key = format!("sparse {strip:?} {columns} {near}");
@@ -176,9 +176,9 @@ fn channels_near(g: &ConvGeometry, strip: &Strip, vectors: usize, lanes: usize, 
     }
     places.sort_unstable();
     places.dedup();
-    let near = NEAR / (places.len() * lanes * 4);
+    let ev=|n:&str,d:usize| std::env::var(n).ok().and_then(|v|v.parse().ok()).unwrap_or(d); let near = ev("XNEAR",NEAR) / (places.len() * lanes * 4);
     let entries = stored as f64 / (g.m * g.c) as f64 * g.groups as f64;
-    let enough = (ENTRIES as f64 / entries.max(1e-6)).min(g.c as f64).ceil() as usize;
+    let enough = (ev("XENT",ENTRIES) as f64 / entries.max(1e-6)).min(g.c as f64).ceil() as usize;
     let channels = near.max(enough).clamp(1, g.c);
     // nearly equal pieces
     g.c.div_ceil(g.c.div_ceil(channels))

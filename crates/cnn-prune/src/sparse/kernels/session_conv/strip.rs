@@ -4,10 +4,11 @@
 //! under a weight is then a whole, aligned vector for every tap of the filter: rectangles with the seams that their filters
 //! read are laid out side by side, a float of each.
 
+use super::sums::VECTORS;
 use cnn_core::ops::conv::ConvGeometry;
 
-/// Cycles of a stored weight for a vector of outputs.
-const MULTIPLY: f64 = 0.65;
+/// Cycles of a stored weight for some vectors of outputs: each of these, and itself.
+const MULTIPLY: [f64; 2] = [0.5, 1.2];
 /// Cycles of turning a vector, in or out.
 const TURN: f64 = 4.5;
 
@@ -98,8 +99,9 @@ impl Strip {
 
     /// Cycles of a band.
     pub fn cost(&self, g: &ConvGeometry, stored: usize) -> f64 {
-        let outputs = self.outputs() as f64;
-        self.turning(g) + outputs * (MULTIPLY * stored as f64 + TURN * g.m as f64)
+        let (outputs, tiles) = (self.outputs() as f64, self.outputs().div_ceil(VECTORS) as f64);
+        let multiply = (MULTIPLY[0] * outputs + MULTIPLY[1] * tiles) * stored as f64;
+        self.turning(g) + multiply + outputs * TURN * g.m as f64
     }
 
     /// Vectors from the first place of a channel to the input of an output's first tap.

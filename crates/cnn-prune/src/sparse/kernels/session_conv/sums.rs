@@ -12,7 +12,7 @@ pub(super) const VECTORS: usize = 8;
 
 /// Entries in a line of the cache, and how far ahead they are fetched.
 const LINE: usize = 8;
-const AHEAD: usize = 64;
+const AHEAD: usize = 512;
 
 /// What a part computes.
 pub(super) struct Sums<'a, 'b> {
@@ -106,13 +106,6 @@ impl Sums<'_, '_> {
             unsafe {
                 let sums = self.sums.as_mut_ptr().add(filter * V * S::LANES);
                 let mut acc = [[s.splat(0.0); V]; U];
-                if first {
-                    acc[0] = [s.splat(self.bias[self.column.filters.start + filter]); V];
-                } else {
-                    for (v, acc) in acc[0].iter_mut().enumerate() {
-                        *acc = s.load(sums.add(v * S::LANES));
-                    }
-                }
                 let mut left = run.count as usize;
                 while left >= U {
                     for acc in &mut acc {
@@ -133,8 +126,17 @@ impl Sums<'_, '_> {
                     }
                     entry = entry.add(1);
                 }
+                // what there is comes last: nothing has to wait for it
+                let mut before = [s.splat(0.0); V];
+                if first {
+                    before = [s.splat(self.bias[self.column.filters.start + filter]); V];
+                } else {
+                    for (v, before) in before.iter_mut().enumerate() {
+                        *before = s.load(sums.add(v * S::LANES));
+                    }
+                }
                 for v in 0..V {
-                    let sum = (1..U).fold(acc[0][v], |sum, u| s.add(sum, acc[u][v]));
+                    let sum = acc.iter().fold(before[v], |sum, acc| s.add(sum, acc[v]));
                     s.store(sums.add(v * S::LANES), clip(s, bounds, sum));
                 }
             }
@@ -145,13 +147,23 @@ impl Sums<'_, '_> {
     #[inline(always)]
     fn turn_back<S: Simd, const V: usize>(&mut self, s: S, v: usize, output: usize) {
         let filters = self.column.filters.clone();
-        let pixels = self.pixels(S::LANES, output);
-        let whole = self.neighbours && pixels[S::LANES - 1].is_some() && self.residual.is_none();
+        let first = self.first + output * S::LANES;
+        let whole = self.neighbours && output * S::LANES + S::LANES <= self.size[1] && self.residual.is_none();
+        // the pixel of each lane; beyond all if it has none
+        let mut pixels = [usize::MAX; LANES];
+        if !whole {
+            for (lane, pixel) in pixels[..S::LANES].iter_mut().enumerate() {
+                let [row, column] = self.place(S::LANES, lane, output);
+                if row < self.size[0] && column < self.size[1] {
+                    *pixel = self.first + row * self.size[1] + column;
+                }
+            }
+        }
         let mut turned = [0f32; LANES * LANES];
         for block in (0..filters.len()).step_by(S::LANES) {
             let count = S::LANES.min(filters.len() - block);
             let from = self.sums[(block * V + v) * S::LANES..].as_ptr();
-            if let (true, true, Some(first)) = (whole, count == S::LANES, pixels[0]) {
+            if whole && count == S::LANES {
                 let part = self.out.part();
                 assert!(part.pixels.contains(&first) && part.pixels.contains(&(first + S::LANES - 1)));
                 assert!(part.channels == filters);
@@ -166,8 +178,11 @@ impl Sums<'_, '_> {
             }
             // SAFETY: as above; `turned` is LANES x LANES.
             unsafe { s.transpose_block(from, V * S::LANES, turned.as_mut_ptr(), S::LANES) };
-            for (&pixel, turned) in pixels.iter().zip(turned.chunks_exact(S::LANES)) {
-                let Some(p) = pixel else { continue };
+            for (lane, turned) in turned.chunks_exact(S::LANES).take(S::LANES).enumerate() {
+                let p = if whole { first + lane } else { pixels[lane] };
+                if p == usize::MAX {
+                    continue;
+                }
                 let to = &mut self.out.pixel(p)[block..block + count];
                 let more = self.residual.map(|r| &r.pixel(p)[filters.start + block..][..count]);
                 // SAFETY: `to`, and `more` if it is there, have `count` floats, `turned` a vector.
@@ -186,21 +201,15 @@ impl Sums<'_, '_> {
         }
     }
 
-    /// The pixel of each lane, if it has one.
+    /// The row and the column of a lane's output, in the part.
     #[inline(always)]
-    fn pixels(&self, lanes: usize, output: usize) -> [Option<usize>; LANES] {
+    fn place(&self, lanes: usize, lane: usize, output: usize) -> [usize; 2] {
         let (y, x) = (&self.strip.y, &self.strip.x);
-        let (oy, ox) = (output / x.outputs, output % x.outputs);
-        let mut pixels = [None; LANES];
-        for (lane, pixel) in pixels[..lanes].iter_mut().enumerate() {
-            let [row, column] = match self.neighbours {
-                true => [0, output * lanes + lane],
-                false => [lane / x.lanes * y.outputs + oy, lane % x.lanes * x.outputs + ox],
-            };
-            let inside = row < self.size[0] && column < self.size[1];
-            *pixel = inside.then(|| self.first + row * self.size[1] + column);
+        if self.neighbours {
+            return [0, output * lanes + lane];
         }
-        pixels
+        let (oy, ox) = (output / x.outputs, output % x.outputs);
+        [lane / x.lanes * y.outputs + oy, lane % x.lanes * x.outputs + ox]
     }
 }
 
