@@ -147,54 +147,48 @@ impl Sums<'_, '_> {
     #[inline(always)]
     fn turn_back<S: Simd, const V: usize>(&mut self, s: S, v: usize, output: usize) {
         let filters = self.column.filters.clone();
-        let first = self.first + output * S::LANES;
-        let whole = self.neighbours && output * S::LANES + S::LANES <= self.size[1] && self.residual.is_none();
-        // the pixel of each lane; beyond all if it has none
-        let mut pixels = [usize::MAX; LANES];
-        if !whole {
-            for (lane, pixel) in pixels[..S::LANES].iter_mut().enumerate() {
-                let [row, column] = self.place(S::LANES, lane, output);
-                if row < self.size[0] && column < self.size[1] {
-                    *pixel = self.first + row * self.size[1] + column;
+        let part = self.out.part();
+        assert!(part.channels == filters);
+        let pitch = self.out.pitch();
+        let at = |pixel: usize| {
+            assert!(part.pixels.contains(&pixel));
+            self.out.as_ptr().wrapping_add(pixel * pitch + filters.start)
+        };
+        // where each lane is stored, and what is added to it
+        let mut to = [std::ptr::null_mut::<f32>(); LANES];
+        let mut more = [std::ptr::null::<f32>(); LANES];
+        for lane in 0..S::LANES {
+            let [row, column] = self.place(S::LANES, lane, output);
+            if row < self.size[0] && column < self.size[1] {
+                let pixel = self.first + row * self.size[1] + column;
+                to[lane] = at(pixel);
+                if let Some(residual) = self.residual {
+                    more[lane] = residual.pixel(pixel)[filters.clone()].as_ptr();
                 }
             }
         }
+        let whole = self.neighbours && !to[S::LANES - 1].is_null() && self.residual.is_none();
+        let bounds = (s.splat(self.ending.low), s.splat(self.ending.high));
         let mut turned = [0f32; LANES * LANES];
         for block in (0..filters.len()).step_by(S::LANES) {
             let count = S::LANES.min(filters.len() - block);
             let from = self.sums[(block * V + v) * S::LANES..].as_ptr();
-            if whole && count == S::LANES {
-                let part = self.out.part();
-                assert!(part.pixels.contains(&first) && part.pixels.contains(&(first + S::LANES - 1)));
-                assert!(part.channels == filters);
-                // SAFETY: the sums are filled up to whole vectors of filters, as `tile` checked; pixels and channels are the
-                // part's.
-                unsafe {
-                    let pitch = self.out.pitch();
-                    let to = self.out.as_ptr().add(first * pitch + filters.start + block);
-                    s.transpose_block(from, V * S::LANES, to, pitch);
-                }
-                continue;
-            }
-            // SAFETY: as above; `turned` is LANES x LANES.
-            unsafe { s.transpose_block(from, V * S::LANES, turned.as_mut_ptr(), S::LANES) };
-            for (lane, turned) in turned.chunks_exact(S::LANES).take(S::LANES).enumerate() {
-                let p = if whole { first + lane } else { pixels[lane] };
-                if p == usize::MAX {
+            // SAFETY: the sums are filled up to whole vectors of filters, as `tile` checked; `turned` is LANES x LANES; where a
+            // lane is stored and what is added are `filters.len()` floats of pixels of the part and of the residual.
+            unsafe {
+                if whole && count == S::LANES {
+                    s.transpose_block(from, V * S::LANES, to[0].add(block), pitch);
                     continue;
                 }
-                let to = &mut self.out.pixel(p)[block..block + count];
-                let more = self.residual.map(|r| &r.pixel(p)[filters.start + block..][..count]);
-                // SAFETY: `to`, and `more` if it is there, have `count` floats, `turned` a vector.
-                unsafe {
-                    let mut sum = s.load(turned.as_ptr());
-                    if let Some(more) = more {
-                        let bounds = (s.splat(self.ending.low), s.splat(self.ending.high));
-                        sum = clip(s, bounds, s.add(sum, s.load_partial(more.as_ptr(), count)));
+                s.transpose_block(from, V * S::LANES, turned.as_mut_ptr(), S::LANES);
+                for lane in (0..S::LANES).filter(|&lane| !to[lane].is_null()) {
+                    let mut sum = s.load(turned.as_ptr().add(lane * S::LANES));
+                    if !more[lane].is_null() {
+                        sum = clip(s, bounds, s.add(sum, s.load_partial(more[lane].add(block), count)));
                     }
                     match count == S::LANES {
-                        true => s.store(to.as_mut_ptr(), sum),
-                        false => s.store_partial(to.as_mut_ptr(), count, sum),
+                        true => s.store(to[lane].add(block), sum),
+                        false => s.store_partial(to[lane].add(block), count, sum),
                     }
                 }
             }
