@@ -70,7 +70,8 @@ fn main() -> Result<()> {
         }
         for density in [0.25, 0.1] {
             let kept = |m: usize, c, t| hash(m / 16, c, t) < density;
-            all.push(session(case, &weights(&case.1, kept)?, Some(BLOCKS))?);
+            let name = if case.1.len() == 4 { BLOCKS } else { "sparse" };
+            all.push(session(case, &weights(&case.1, kept)?, Some(name))?);
         }
         let times = alternate(&mut all)?;
         let ratios: Vec<f64> = times[1..].iter().map(|t| times[0] / t).collect();
@@ -83,7 +84,7 @@ fn main() -> Result<()> {
 }
 
 /// The kernel for blocks of zeros.
-const BLOCKS: &str = "sparse";
+const BLOCKS: &str = "sparse-blocks";
 
 /// A number in `[0, 1)` for each weight.
 fn hash(m: usize, c: usize, t: usize) -> f64 {

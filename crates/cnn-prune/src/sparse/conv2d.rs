@@ -1,7 +1,7 @@
 //! The packed form of a pruned convolution.
 
 use super::choice::{Times, sparse_or_dense};
-use super::kernels::{conv_forward, lower_conv};
+use super::kernels::{BLOCKS, conv_forward, lower_blocks, lower_conv};
 use super::linear::flag;
 use super::matrix::SparseMatrix;
 use super::{dense, nonzeros, one, storage};
@@ -130,6 +130,9 @@ impl Layer for SparseConv2d {
     /// Where few weights are zero, the kernel of the dense convolution is the faster one.
     fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
         let g = self.geometry(&at.inputs.first()?.shape).ok()?;
+        if at.choice == Some(BLOCKS) {
+            return lower_blocks(at, &g, &self.weight, self.bias());
+        }
         let density = self.weight.nonzeros() as f64 / (self.weight.rows() * self.weight.cols()) as f64;
         let times = Times::conv(g.macs(), density, g.n * (g.c * g.h * g.w + g.m * g.out_h() * g.out_w()));
         let sparse = || lower_conv(at, &g, &self.weight, self.bias());

@@ -1,5 +1,6 @@
 //! Packed layers that store and multiply only the weights that are not zero.
 
+mod blocks;
 mod choice;
 mod conv2d;
 mod kernels;

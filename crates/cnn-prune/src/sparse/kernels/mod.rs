@@ -8,16 +8,21 @@
 mod conv;
 mod ending;
 mod linear;
+mod session_blocks;
 mod session_conv;
 mod session_linear;
 
 pub(super) use conv::conv_forward;
 pub(super) use linear::linear_forward;
+pub(super) use session_blocks::lower_blocks;
 pub(super) use session_conv::lower_conv;
 pub(super) use session_linear::lower_linear;
 
 /// Name of the algorithm in profiles and choices.
 pub(super) const SPARSE: &str = "sparse";
+
+/// The same for zeros in blocks of filters.
+pub(super) const BLOCKS: &str = "sparse-blocks";
 
 /// Multiplications a task should at least do, so that handing it to a thread pays.
 const TASK: usize = 1 << 15;
