@@ -58,7 +58,7 @@ pub use magnitude::{Magnitude, Scope, Threshold};
 pub use mask::{Mask, mask_of, restrict};
 pub use pack::pack;
 pub use report::{LayerSparsity, sparsity};
-pub use sparse::{SparseConv2d, SparseLinear, SparseMatrix};
+pub use sparse::{Outlook, SparseConv2d, SparseLinear, SparseMatrix, outlook};
 
 use cnn_core::Registry;
 

@@ -6,11 +6,13 @@ mod conv2d;
 mod kernels;
 mod linear;
 mod matrix;
+mod outlook;
 mod storage;
 
 pub use conv2d::SparseConv2d;
 pub use linear::SparseLinear;
 pub use matrix::SparseMatrix;
+pub use outlook::{Outlook, outlook};
 
 use cnn_core::express::{Numbers, Value};
 use cnn_core::{Error, Express, Result};

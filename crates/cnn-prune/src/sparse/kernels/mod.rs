@@ -15,7 +15,7 @@ mod session_linear;
 pub(super) use conv::conv_forward;
 pub(super) use linear::linear_forward;
 pub(super) use session_blocks::lower_blocks;
-pub(super) use session_conv::lower_conv;
+pub(super) use session_conv::{conv_cycles, lower_conv};
 pub(super) use session_linear::lower_linear;
 
 /// Name of the algorithm in profiles and choices.
@@ -23,6 +23,11 @@ pub(super) const SPARSE: &str = "sparse";
 
 /// The same for zeros in blocks of filters.
 pub(super) const BLOCKS: &str = "sparse-blocks";
+
+/// True for the kernels that leave zeros out.
+pub(super) fn is_sparse(algorithm: &str) -> bool {
+    [SPARSE, BLOCKS].contains(&algorithm)
+}
 
 /// Multiplications a task should at least do, so that handing it to a thread pays.
 const TASK: usize = 1 << 15;

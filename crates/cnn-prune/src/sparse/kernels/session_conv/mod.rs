@@ -61,6 +61,19 @@ fn is_pointwise(g: &ConvGeometry) -> bool {
     g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0; 4]
 }
 
+/// Rows and columns of outputs that are cut into bands: those of an image, or one row of all pixels.
+fn lines(g: &ConvGeometry) -> [usize; 2] {
+    match is_pointwise(g) {
+        true => [1, g.n * g.out_h() * g.out_w()],
+        false => [g.out_h(), g.out_w()],
+    }
+}
+
+/// Cycles of the kernel with so many stored weights, if there is one.
+pub(in crate::sparse) fn conv_cycles(g: &ConvGeometry, lanes: usize, stored: usize) -> Option<f64> {
+    (g.n * g.m * g.out_h() * g.out_w() > 0).then(|| Cut::of(g, lanes, stored))?.map(|cut| cut.cycles)
+}
+
 /// How the outputs are cut.
 struct Cut {
     strip: Strip,
@@ -68,11 +81,14 @@ struct Cut {
     bands: usize,
     /// Ranges of filters.
     columns: usize,
+    /// What all of it takes.
+    cycles: f64,
 }
 
 impl Cut {
     /// The bands that cost least, but some. `None` if the planes would be beyond all measure.
-    fn of(g: &ConvGeometry, lanes: usize, [rows, columns]: [usize; 2], stored: usize) -> Option<Cut> {
+    fn of(g: &ConvGeometry, lanes: usize, stored: usize) -> Option<Cut> {
+        let [rows, columns] = lines(g);
         let useful = g.c * g.h * g.w + g.m * g.out_h() * g.out_w();
         let most = useful.saturating_mul(BLOWN_UP).saturating_add(1 << 15);
         let along = rows * columns;
@@ -92,9 +108,10 @@ impl Cut {
             let missing = (4.0 / (bands * columns) as f64 - 1.0).clamp(0.0, 3.0);
             let far = if floats > PLANES { 1.3 } else { 1.0 };
             let again = (columns - 1) as f64 * bands as f64 * strip.turning(g);
+            let cycles = if rows == 1 { cost } else { cost * g.n as f64 } + again;
             let cost = (cost + again) * far * (1.0 + if wanted > 1.5 { 0.04 * missing } else { 0.0 });
             if floats <= most && best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                best = Some((cost, Cut { strip, bands, columns }));
+                best = Some((cost, Cut { strip, bands, columns, cycles }));
             }
             if floats < PLANES / 8 {
                 break;
@@ -116,8 +133,8 @@ pub(in crate::sparse) fn lower_conv(
         return None;
     }
     let (lanes, pointwise) = (at.isa.lanes(), is_pointwise(g));
-    let size = if pointwise { [1, g.n * rows * width] } else { [rows, width] };
-    let Cut { strip, bands, columns } = Cut::of(g, lanes, size, w.nonzeros())?;
+    let size = lines(g);
+    let Cut { strip, bands, columns, .. } = Cut::of(g, lanes, w.nonzeros())?;
     let blocks = g.m.div_ceil(LANES);
     let filters = |i: usize| {
         let blocks = piece(blocks, columns, i);
@@ -137,7 +154,7 @@ pub(in crate::sparse) fn lower_conv(
         }
     }
     let outputs = strip.outputs();
-    let vectors = outputs.div_ceil(outputs.div_ceil(std::env::var("XVEC").ok().and_then(|v|v.parse().ok()).unwrap_or(VECTORS)));
+    let vectors = outputs.div_ceil(outputs.div_ceil(VECTORS));
     let near = channels_near(g, &strip, vectors, lanes, w.nonzeros());
     let epilogue = at.epilogue;
     let key = format!("sparse {strip:?} {columns} {near}");
@@ -176,9 +193,9 @@ fn channels_near(g: &ConvGeometry, strip: &Strip, vectors: usize, lanes: usize, 
     }
     places.sort_unstable();
     places.dedup();
-    let ev=|n:&str,d:usize| std::env::var(n).ok().and_then(|v|v.parse().ok()).unwrap_or(d); let near = ev("XNEAR",NEAR) / (places.len() * lanes * 4);
+    let near = NEAR / (places.len() * lanes * 4);
     let entries = stored as f64 / (g.m * g.c) as f64 * g.groups as f64;
-    let enough = (ev("XENT",ENTRIES) as f64 / entries.max(1e-6)).min(g.c as f64).ceil() as usize;
+    let enough = (ENTRIES as f64 / entries.max(1e-6)).min(g.c as f64).ceil() as usize;
     let channels = near.max(enough).clamp(1, g.c);
     // nearly equal pieces
     g.c.div_ceil(g.c.div_ceil(channels))

@@ -8,9 +8,9 @@ use super::sums::VECTORS;
 use cnn_core::ops::conv::ConvGeometry;
 
 /// Cycles of a stored weight for some vectors of outputs: each of these, and itself.
-const MULTIPLY: [f64; 2] = [0.5, 1.2];
+const MULTIPLY: [f64; 2] = [0.65, 1.6];
 /// Cycles of turning a vector, in or out.
-const TURN: f64 = 4.5;
+const TURN: f64 = 14.0;
 
 /// One of the two directions in a rectangle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
