@@ -139,7 +139,6 @@ fn session(case: &Case, weights: &Tensor, algorithm: Option<&str>) -> Result<Tim
     let mut session = Session::new(graph, &SessionOptions { choices, ..SessionOptions::default() })?;
     let x = Init::new(2).glorot(&full)?;
     let algorithm = row(&mut session, &x)?.1;
-    if std::env::var_os("SHOW").is_some() { println!("{}", session.profile(&x, 20)?); }
     Ok(Timed { session, x, algorithm })
 }
 

@@ -3,8 +3,8 @@
 //! The constants are cycles, fitted to medians of `examples/sparse_speed.rs` on an Intel Emerald Rapids core with AVX-512 (2.8 GHz;
 //! levels 1 and 2 of the cache 48 KB and 2 MB). Where vectors are shorter, all forms need more of them.
 
-use super::kernels::{BLOCKS, SPARSE, conv_cycles};
 use super::blocks::BLOCK;
+use super::kernels::{BLOCKS, SPARSE, conv_cycles};
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::session::{Lowered, Lowering};
 

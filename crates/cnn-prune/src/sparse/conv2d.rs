@@ -95,7 +95,7 @@ impl SparseConv2d {
         if count == 0 || !grouped || channels.checked_mul(options.groups).is_none() {
             return Err(Error::malformed(format!("filters of shape {shape:?} in {} groups", options.groups)));
         }
-        let weight = storage::decode(filters, count / filters, from)?;
+        let weight = storage::decode(filters, count / filters, kh * kw, from)?;
         let bias = if has_bias { Some(from.floats(filters)?) } else { None };
         Ok(Box::new(SparseConv2d { weight, channels, kernel: [kh, kw], options, bias }))
     }
@@ -166,7 +166,7 @@ impl Layer for SparseConv2d {
         [self.weight.rows(), self.channels, self.kernel[0], self.kernel[1]]
             .iter()
             .try_for_each(|&n| out.uint(n))?;
-        storage::encode(&self.weight, out)?;
+        storage::encode(&self.weight, self.kernel[0] * self.kernel[1], out)?;
         out.floats(self.bias().unwrap_or_default());
         Ok(())
     }

@@ -64,7 +64,7 @@ impl SparseLinear {
         if from.claim_shape(&[rows, cols])? == 0 {
             return Err(Error::malformed("a sparse linear layer without weights"));
         }
-        let weight = storage::decode(rows, cols, from)?;
+        let weight = storage::decode(rows, cols, 1, from)?;
         let bias = if has_bias { Some(from.floats(rows)?) } else { None };
         Ok(Box::new(SparseLinear { weight, bias }))
     }
@@ -139,7 +139,7 @@ impl Layer for SparseLinear {
         out.byte(u8::from(self.bias.is_some()));
         out.uint(self.weight.rows())?;
         out.uint(self.weight.cols())?;
-        storage::encode(&self.weight, out)?;
+        storage::encode(&self.weight, 1, out)?;
         out.floats(self.bias().unwrap_or_default());
         Ok(())
     }

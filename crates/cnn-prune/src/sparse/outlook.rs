@@ -100,7 +100,8 @@ pub fn outlook(graph: &Graph, options: &SessionOptions) -> Result<Vec<Outlook>> 
     for layer in &layers {
         choices.0.insert(layer.key.clone(), layer.cycles(None)?.better().to_string());
     }
-    let mut sparse = Session::new(graph.clone(), &SessionOptions { choices: Some(choices), ..options.clone() })?;
+    let mut sparse =
+        Session::new(graph.clone(), &SessionOptions { choices: Some(choices), ..options.clone() })?;
     let kept = options.choices.clone().map(|mut choices| {
         choices.0.retain(|key, _| layers.iter().all(|layer| layer.key != *key));
         choices

@@ -44,7 +44,12 @@ struct Weights {
 
 impl Weights {
     /// `place` tells how many floats the input of a channel and a tap is from the first one.
-    fn of(w: &SparseMatrix, taps: usize, scale: Option<&[f32]>, place: impl Fn(usize, usize) -> usize) -> Weights {
+    fn of(
+        w: &SparseMatrix,
+        taps: usize,
+        scale: Option<&[f32]>,
+        place: impl Fn(usize, usize) -> usize,
+    ) -> Weights {
         let all: Vec<Vec<u32>> = blocks::columns(w).collect();
         let mut values = Floats::zeros(all.iter().map(Vec::len).sum::<usize>() * BLOCK);
         let (mut start, mut packed) = (0, Vec::with_capacity(all.len()));
@@ -138,7 +143,8 @@ impl BlockConv {
     fn cut(&self) -> Vec<Part> {
         let g = &self.g;
         let (rows, width) = (g.out_h(), g.out_w());
-        let (images, lines, line) = if self.pointwise { (1, g.n * rows * width, 1) } else { (g.n, rows, width) };
+        let (images, lines, line) =
+            if self.pointwise { (1, g.n * rows * width, 1) } else { (g.n, rows, width) };
         let work = self.weights.values.len() / BLOCK * lines * line;
         let want = (work / PART).clamp(1, PARTS);
         let heavy = self.weights.values.len() * 4;
@@ -217,7 +223,8 @@ impl Kernel for BlockConv {
         let (g, part, x) = (&self.g, out.part().clone(), inputs.get(0));
         let residual = self.residual.then(|| inputs.get(1));
         let product = |x: &mut Product<'_, '_>| self.isa.run(x);
-        let pixel_bytes = if self.pointwise { g.c } else { g.c * g.kernel[0] * g.stride[1].min(g.kernel[1]) } * 4;
+        let pixel_bytes =
+            if self.pointwise { g.c } else { g.c * g.kernel[0] * g.stride[1].min(g.kernel[1]) } * 4;
         let mut of = Product {
             weights: &self.weights,
             bias: &self.bias,

@@ -104,7 +104,8 @@ impl Cut {
             let cost = bands as f64 * strip.cost(g, stored);
             let wanted = (cost / PART).clamp(1.0, PARTS as f64);
             let room = cost / bands as f64 / 8.0 / strip.turning(g);
-            let columns = (wanted / bands as f64).min(room).min(g.m.div_ceil(2 * LANES) as f64).max(1.0) as usize;
+            let columns =
+                (wanted / bands as f64).min(room).min(g.m.div_ceil(2 * LANES) as f64).max(1.0) as usize;
             let missing = (4.0 / (bands * columns) as f64 - 1.0).clamp(0.0, 3.0);
             let far = if floats > PLANES { 1.3 } else { 1.0 };
             let again = (columns - 1) as f64 * bands as f64 * strip.turning(g);

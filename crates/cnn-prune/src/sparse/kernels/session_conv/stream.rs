@@ -75,12 +75,14 @@ impl Column {
                 let row = filters.start + filter as usize;
                 let scale = scale.map_or(1.0, |scale| scale[row]);
                 let (columns, values) = w.row(row);
-                piece.entries.extend(columns[range.clone()].iter().zip(&values[range]).map(|(&column, &value)| {
-                    let (channel, tap) = (column as usize / taps, column as usize % taps);
-                    let vectors =
-                        (group + channel) * strip.channel + strip.tap(tap / g.kernel[1], tap % g.kernel[1]);
-                    Entry { at: (vectors * lanes * 4) as u32, value: value * scale }
-                }));
+                piece.entries.extend(columns[range.clone()].iter().zip(&values[range]).map(
+                    |(&column, &value)| {
+                        let (channel, tap) = (column as usize / taps, column as usize % taps);
+                        let vectors = (group + channel) * strip.channel
+                            + strip.tap(tap / g.kernel[1], tap % g.kernel[1]);
+                        Entry { at: (vectors * lanes * 4) as u32, value: value * scale }
+                    },
+                ));
             }
             pieces.push(piece);
         }

@@ -9,6 +9,8 @@ use cnn_core::ops::conv::ConvGeometry;
 
 /// Cycles of a stored weight for some vectors of outputs: each of these, and itself.
 const MULTIPLY: [f64; 2] = [0.65, 1.6];
+/// Cycles of beginning and ending the sums of a filter.
+const RUN: f64 = 25.0;
 /// Cycles of turning a vector, in or out.
 const TURN: f64 = 14.0;
 
@@ -92,16 +94,22 @@ impl Strip {
         self.y.outputs * self.x.outputs
     }
 
+    /// Rectangles.
+    fn lanes(&self) -> usize {
+        self.y.lanes * self.x.lanes
+    }
+
     /// Cycles of turning the inputs of a band.
     pub fn turning(&self, g: &ConvGeometry) -> f64 {
-        TURN * (self.channel * g.c) as f64
+        TURN * (self.channel * g.c.next_multiple_of(self.lanes())) as f64
     }
 
     /// Cycles of a band.
     pub fn cost(&self, g: &ConvGeometry, stored: usize) -> f64 {
         let (outputs, tiles) = (self.outputs() as f64, self.outputs().div_ceil(VECTORS) as f64);
         let multiply = (MULTIPLY[0] * outputs + MULTIPLY[1] * tiles) * stored as f64;
-        self.turning(g) + multiply + outputs * TURN * g.m as f64
+        let back = TURN * outputs * g.m.next_multiple_of(self.lanes()) as f64;
+        self.turning(g) + multiply + RUN * tiles * g.m as f64 + back
     }
 
     /// Vectors from the first place of a channel to the input of an output's first tap.

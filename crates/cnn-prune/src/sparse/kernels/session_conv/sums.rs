@@ -65,8 +65,7 @@ impl Sums<'_, '_> {
         let filters = self.column.filters.len();
         assert!(self.sums.len() >= filters.next_multiple_of(S::LANES) * V * S::LANES);
         // bytes, as in the entries
-        let places: [usize; V] =
-            std::array::from_fn(|v| self.strip.output(outputs.start + v) * S::LANES * 4);
+        let places: [usize; V] = std::array::from_fn(|v| self.strip.output(outputs.start + v) * S::LANES * 4);
         let last = self.column.pieces.len() - 1;
         for (i, piece) in self.column.pieces.iter().enumerate() {
             // what is to be added first is added when the sums are turned
