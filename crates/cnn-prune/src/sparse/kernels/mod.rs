@@ -1,6 +1,6 @@
-//! Products with sparse matrices.
+//! Products with sparse matrices: by the reference executor, and (`session_*`) in sessions.
 //!
-//! The inner loops run over what is dense, pixels of a plane or images of a batch, so that they are vectors
+//! The reference's inner loops run over what is dense, pixels of a plane or images of a batch, so that they are vectors
 //! in spite of irregular weights; tiles stay in registers over all weights of a row. Every output is the same
 //! sum in the same order, whatever the tile, the batch or the number of threads, and no step is fused: all
 //! versions give the same bits.

@@ -39,15 +39,12 @@ pub(super) fn decode(of: usize, cols: usize, bits: u32, from: &mut Decoder<'_>) 
     let mut values = from.floats(count)?.into_iter();
     let mut dense = vec![0.0; of * cols];
     for place in places {
-        let before = values.len();
         for row in rows(of, place / cols) {
             dense[row * cols + place % cols] = values.next().unwrap_or_default();
         }
         let stored = rows(of, place / cols).any(|row| dense[row * cols + place % cols] != 0.0);
         if !stored {
-            return Err(Error::malformed(format!(
-                "a sparse layer stores a block of zeros, {before} from its end"
-            )));
+            return Err(Error::malformed("a sparse layer stores a block of zeros"));
         }
     }
     Ok(SparseMatrix::from_dense(of, cols, &dense)?)

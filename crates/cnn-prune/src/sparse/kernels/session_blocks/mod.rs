@@ -25,6 +25,9 @@ const HEAVY: usize = 256 << 10;
 /// Bytes of inputs of the pixels that are multiplied together: they stay in the first-level cache for all filters.
 const NEAR: usize = 40 << 10;
 
+/// Floats that the copy of an image may have at most, in terms of what is useful.
+const BLOWN_UP: usize = 16;
+
 /// The columns of a block that are stored.
 #[derive(Debug)]
 struct Block {
@@ -101,10 +104,12 @@ pub(in crate::sparse) fn lower_blocks(
     }
     let pointwise = g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0; 4];
     let row = padded_width(g)?.checked_mul(g.c)?;
-    // offsets are bytes in 32 bits; a copy must not be beyond all measure
-    let field = (g.kernel[0] - 1).checked_mul(g.dilation[0])?.checked_add(1)?.max(g.stride[0]);
+    // offsets are bytes in 32 bits, and the copy must not be beyond all measure
+    let field = (g.kernel[0] - 1).checked_mul(g.dilation[0])?.checked_add(1)?;
+    let copy = (rows - 1).checked_mul(g.stride[0])?.checked_add(field)?.checked_mul(row)?;
     let useful = g.c * g.h * g.w + g.m * rows * width;
-    row.checked_mul(field)?.checked_mul(4).filter(|&b| b < 1 << 31 && b / 4 <= useful.saturating_mul(16))?;
+    let bounded = copy <= useful.saturating_mul(BLOWN_UP).saturating_add(1 << 15);
+    field.checked_mul(row)?.checked_mul(4).filter(|&bytes| bounded && bytes < 1 << 31)?;
 
     let key = format!("blocks {row}");
     let scale = at.epilogue.scale.as_deref();
