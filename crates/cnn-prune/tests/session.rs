@@ -196,6 +196,7 @@ fn many_parts() {
         ([300, 130, 3, 3], [1, 130, 7, 7], ConvOptions::default().pad(1)),
         ([96, 65, 1, 1], [3, 65, 20, 20], ConvOptions::default()),
         ([64, 32, 3, 3], [1, 64, 24, 24], ConvOptions::default().pad(1).groups(2).stride(2)),
+        ([50, 33, 1, 1], [3, 33, 25, 26], ConvOptions::default().stride(2)),
     ] {
         for sparsity in [0.9, 0.99] {
             let dense =

@@ -81,7 +81,7 @@ impl Weights {
 struct BlockConv {
     isa: Isa,
     g: ConvGeometry,
-    /// True if pixels are read in place, without regard to rows.
+    /// True if pixels are read without regard to rows.
     pointwise: bool,
     weights: Arc<Weights>,
     /// Filled up to whole blocks.
@@ -172,6 +172,11 @@ impl BlockConv {
         parts
     }
 
+    /// True if no pixel is read for two outputs, nor one that is not there.
+    fn in_place(&self) -> bool {
+        self.g.kernel == [1, 1] && self.g.pad == [0; 4]
+    }
+
     /// Input rows under so many output rows.
     fn reach(&self, rows: usize) -> usize {
         (rows - 1) * self.g.stride[0] + (self.g.kernel[0] - 1) * self.g.dilation[0] + 1
@@ -213,7 +218,7 @@ impl Kernel for BlockConv {
     }
 
     fn scratch(&self) -> usize {
-        if self.pointwise {
+        if self.in_place() {
             return 0;
         }
         let rows = self.parts.iter().map(|p| p.pixels.len() / self.g.out_w()).max().unwrap_or(1);
@@ -249,12 +254,23 @@ impl Kernel for BlockConv {
         } else {
             let width = g.out_w();
             let (first, rows) = (part.pixels.start / width, part.pixels.len() / width);
-            let copy = &mut scratch[..self.reach(rows) * self.row()];
-            self.copy(x, first, rows, copy);
-            for row in 0..rows {
-                of.x = copy[row * g.stride[0] * self.row()..].as_ptr();
+            let in_place = self.in_place();
+            let copy = &mut scratch[..if in_place { 0 } else { self.reach(rows) * self.row() }];
+            if in_place {
+                assert!(x.pixels == g.n * g.h * g.w && x.channels == g.c);
+                of.step = g.stride[1] * x.pitch;
+            } else {
+                self.copy(x, first, rows, copy);
                 of.step = g.stride[1] * g.c;
-                of.pixels = (first + row) * width..(first + row + 1) * width;
+            }
+            for row in first..first + rows {
+                of.x = if in_place {
+                    let line = row / g.out_h() * g.h + row % g.out_h() * g.stride[0];
+                    x.as_ptr().wrapping_add(line * g.w * x.pitch)
+                } else {
+                    copy[(row - first) * g.stride[0] * self.row()..].as_ptr()
+                };
+                of.pixels = row * width..(row + 1) * width;
                 product(&mut of);
             }
         }
