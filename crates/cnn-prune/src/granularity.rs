@@ -18,6 +18,10 @@ pub enum Granularity {
         keep: usize,
         /// Weights of a group, more than `keep`.
         of: usize,
+        /// Consecutive filters that keep the same ones; 1 by default. With 16 a vector of filters reads the same inputs, and the kernel
+        /// leaves out what is gone (Castro et al. 2023, "VENOM").
+        #[serde(default = "one")]
+        filters: usize,
     },
     /// The weights of this many consecutive filters at one place: a vector of the dense kernels. The last block of a layer may be
     /// smaller.
@@ -26,12 +30,17 @@ pub enum Granularity {
     Kernel,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl Granularity {
     pub(crate) fn check(self) -> Result<(), PruneError> {
         let why = match self {
-            Granularity::NOfM { keep, of } if keep == 0 || keep >= of => {
+            Granularity::NOfM { keep, of, .. } if keep == 0 || keep >= of => {
                 format!("{keep} of {of}: at least one weight has to stay, and at least one to go")
             }
+            Granularity::NOfM { filters: 0, .. } => "at least one filter has a pattern".to_string(),
             Granularity::Block(0) => "a block has at least one filter".to_string(),
             _ => return Ok(()),
         };
@@ -41,7 +50,7 @@ impl Granularity {
     /// The share of the weights that is removed, where the granularity alone decides it.
     pub(crate) fn ratio(self) -> Option<f64> {
         match self {
-            Granularity::NOfM { keep, of } => Some(1.0 - keep as f64 / of as f64),
+            Granularity::NOfM { keep, of, .. } => Some(1.0 - keep as f64 / of as f64),
             _ => None,
         }
     }
@@ -107,19 +116,30 @@ impl Units {
     }
 }
 
-/// The weights, in memory order, that go when `gone` of every `of` consecutive input channels do: those with the lowest scores, of
-/// equal ones the earlier.
-pub(crate) fn lowest_of_each(scores: &[f32], shape: &[usize], of: usize, gone: usize) -> Vec<bool> {
+/// The weights, in memory order, that go when `gone` of every `of` consecutive input channels do, the same ones for `filters` consecutive
+/// filters: those with the lowest sums of scores, of equal ones the earlier.
+pub(crate) fn lowest_of_each(
+    scores: &[f32],
+    shape: &[usize],
+    [of, filters]: [usize; 2],
+    gone: usize,
+) -> Vec<bool> {
     let channels = shape.get(1).copied().unwrap_or(1);
     let spatial: usize = shape.iter().skip(2).product();
+    let all = scores.len() / (channels * spatial).max(1);
     let mut chosen = vec![false; scores.len()];
-    for filter in 0..scores.len() / (channels * spatial).max(1) {
+    for block in (0..all).step_by(filters) {
+        let block = block..(block + filters).min(all);
         for place in 0..spatial {
             for first in (0..channels).step_by(of) {
-                let at = |c: usize| (filter * channels + c) * spatial + place;
-                let mut group: Vec<usize> = (first..(first + of).min(channels)).map(at).collect();
-                group.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(a.cmp(&b)));
-                group.into_iter().take(gone).for_each(|i| chosen[i] = true);
+                let at = |filter: usize, c: usize| (filter * channels + c) * spatial + place;
+                let mut group: Vec<(f32, usize)> = (first..(first + of).min(channels))
+                    .map(|c| (block.clone().map(|filter| scores[at(filter, c)]).sum(), c))
+                    .collect();
+                group.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                for (_, c) in group.into_iter().take(gone) {
+                    block.clone().for_each(|filter| chosen[at(filter, c)] = true);
+                }
             }
         }
     }
@@ -146,10 +166,15 @@ mod tests {
     fn two_of_four_input_channels_at_each_place() {
         // one filter of four channels and two places
         let scores = [4.0, 1.0, 3.0, 1.0, 2.0, 1.0, 1.0, 2.0];
-        let gone = lowest_of_each(&scores, &[1, 4, 1, 2], 4, 2);
+        let gone = lowest_of_each(&scores, &[1, 4, 1, 2], [4, 1], 2);
         assert_eq!(gone, [false, true, false, true, true, false, true, false]);
-        assert!(!Granularity::NOfM { keep: 2, of: 4 }.suits(&[8, 3, 3, 3]));
-        assert!(Granularity::NOfM { keep: 4, of: 4 }.check().is_err());
-        assert_eq!(Granularity::NOfM { keep: 2, of: 4 }.ratio(), Some(0.5));
+        // two filters together
+        let scores = [4.0, 1.0, 3.0, 2.0, 0.0, 1.0, 9.0, 1.5];
+        let gone = lowest_of_each(&scores, &[2, 4], [4, 2], 2);
+        assert_eq!(gone, [false, true, false, true, false, true, false, true]);
+        let n_of_m = |keep, of| Granularity::NOfM { keep, of, filters: 1 };
+        assert!(!n_of_m(2, 4).suits(&[8, 3, 3, 3]));
+        assert!(n_of_m(4, 4).check().is_err());
+        assert_eq!(n_of_m(2, 4).ratio(), Some(0.5));
     }
 }

@@ -20,7 +20,9 @@
 //! - [`Mask`]: the constraint that keeps what was removed at zero, also while later methods train.
 //! - [`SparseConv2d`], [`SparseLinear`]: the packed layers, which store and multiply only what is left.
 //!   For export they are dense again, zeros and all, since sparse tensors of ONNX are not read everywhere.
-//! - [`sparsity`]: how many weights each layer has left.
+//!   Zeros in blocks of 16 filters by one input weight, and at most `n` of `m` neighbouring channels, are found in the weights and have
+//!   forms of their own in files; the blocks have a kernel of their own too.
+//! - [`sparsity`]: how many weights each layer has left. [`outlook`]: what that gains in a session on this machine.
 //!
 //! ```
 //! use cnn_core::layers::{Activation, Conv2d, ConvOptions, Flatten, Linear};
@@ -87,7 +89,7 @@ pub use regularize::{Penalty, SparseTraining};
 pub use report::{LayerSparsity, sparsity};
 pub use schedule::Schedule;
 pub use sensitivity::{Automatic, Curve, What, sensitivity};
-pub use sparse::{SparseConv2d, SparseLinear, SparseMatrix};
+pub use sparse::{Outlook, SparseConv2d, SparseLinear, SparseMatrix, outlook};
 pub use weights::{Scope, Threshold, Weights};
 
 use cnn_core::Registry;

@@ -79,6 +79,70 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever form in the file is the smallest.
+    #[test]
+    fn structured_zeros_come_back(
+        filters in 1usize..40, groups in 1usize..5, taps in 1usize..4, n in 0usize..4,
+        hashes in proptest::collection::vec(0usize..1000, 1..200), in_blocks in any::<bool>(),
+    ) {
+        let cols = groups * 4 * taps;
+        let kept = |row: usize, column: usize| match in_blocks {
+            true => hashes[(row / 16 * cols + column) % hashes.len()] < 300,
+            false => (column / taps + hashes[(row * 7 + column % taps) % hashes.len()]) % 4 < n,
+        };
+        let mut weights = zeros(&[filters, groups * 4, 1, taps]);
+        for (at, w) in weights.iter_mut().enumerate() {
+            *w = if kept(at / cols, at % cols) { 1.0 + at as f32 } else { 0.0 };
+        }
+        let dense = Conv2d::new(weights.clone(), None, ConvOptions::default()).unwrap();
+        let mut graph = Graph::new(&[groups * 4, 3, 5]);
+        graph.push("conv", SparseConv2d::from_dense(&dense).unwrap()).unwrap();
+        let bytes = deploy_bytes(&graph, false).unwrap();
+        let back = from_bytes(&bytes, &registry()).unwrap();
+        let layer = back.nodes()[1].layer().downcast_ref::<SparseConv2d>().unwrap();
+        prop_assert_eq!(layer.weight().to_dense(), weights.into_raw_vec_and_offset().0);
+        prop_assert_eq!(deploy_bytes(&back, false).unwrap(), bytes);
+    }
+}
+
+/// Structured zeros need fewer bytes to be told; a damaged file is an error or another network, never a panic.
+#[test]
+fn structured_zeros_are_small_in_files() {
+    let bytes_of = |kept: fn(usize, usize) -> bool| {
+        let mut weights = zeros(&[64, 64]);
+        for (at, w) in weights.iter_mut().enumerate() {
+            *w = if kept(at / 64, at % 64) { 0.5 + at as f32 } else { 0.0 };
+        }
+        let mut graph = Graph::new(&[64]);
+        let dense = Linear::new(weights, None).unwrap();
+        graph.push("fc", SparseLinear::from_dense(&dense).unwrap()).unwrap();
+        deploy_bytes(&graph, false).unwrap()
+    };
+    // the same number of values, anywhere, in pairs of four, and in blocks
+    let anywhere = bytes_of(|row, column| (row * 31 + column * column * 7) % 64 < 32).len();
+    let pairs = bytes_of(|row, column| (column + column / 4 + row) % 4 < 2);
+    let blocks = bytes_of(|row, column| (column * 5 + row / 16) % 8 < 4);
+    let values = 4 * 64 * 32;
+    assert!(anywhere > values + 400, "{anywhere}");
+    assert!((values + 384..values + 384 + 80).contains(&pairs.len()), "{}", pairs.len());
+    assert!((values..values + 150).contains(&blocks.len()), "{}", blocks.len());
+    for mut bytes in [pairs, blocks] {
+        for at in 0..bytes.len() {
+            let (kept, body) = (bytes[at], bytes.len() - 4);
+            bytes[at] ^= 1 << (at % 8);
+            let sum = crc32(&bytes[..body]).to_le_bytes();
+            bytes[body..].copy_from_slice(&sum);
+            if let Ok(other) = from_bytes_limited(&bytes, &registry(), 1 << 20) {
+                assert!(other.cost().unwrap().params <= 1 << 20);
+            }
+            bytes[at] = kept;
+        }
+    }
+}
+
 /// A pruned and packed network, and it before packing. Convolutions become sparse too, in spite of their
 /// size.
 fn packed(ratio: f64) -> (Graph, Graph) {

@@ -6,7 +6,7 @@ use cnn_core::session::{Choices, Session, SessionOptions, Tuning};
 use cnn_core::tensor::{relative_error, tensor};
 use cnn_core::testing::strategies;
 use cnn_core::{Graph, Layer, Tensor};
-use cnn_prune::{SparseConv2d, SparseLinear};
+use cnn_prune::{SparseConv2d, SparseLinear, outlook};
 use ndarray::{Axis, Slice};
 use proptest::prelude::*;
 
@@ -41,11 +41,11 @@ fn forced(shapes: &[Vec<usize>], name: &str) -> Choices {
     Choices(keys.map(|key| (key, name.to_string())).collect())
 }
 
-/// The output of a session for whole batches, on so many threads, by the sparse kernels or as the cost model says; no layer may
-/// have run by its reference.
-fn run(graph: &Graph, x: &Tensor, threads: usize, sparse: bool) -> Tensor {
+/// The output of a session for whole batches, on so many threads, by sparse kernels of that name or as the cost model says; no layer
+/// may have run by its reference.
+fn run(graph: &Graph, x: &Tensor, threads: usize, sparse: Option<&str>) -> Tensor {
     let mut options = SessionOptions::with_threads(threads).unwrap().batches(graph, &[x.shape()[0], 1]);
-    options.choices = sparse.then(|| forced(&options.shapes, "sparse"));
+    options.choices = sparse.map(|name| forced(&options.shapes, name));
     let mut session = Session::new(graph.clone(), &options).unwrap();
     let y = session.run(x).unwrap();
     let first = x.slice_axis(Axis(0), Slice::from(0..1)).as_standard_layout().to_owned();
@@ -55,23 +55,31 @@ fn run(graph: &Graph, x: &Tensor, threads: usize, sparse: bool) -> Tensor {
     let profile = session.profile(x, 1).unwrap();
     let ours = |kind: &str| kind.starts_with("prune.");
     assert!(profile.rows.iter().all(|r| r.algorithm != "reference"), "{profile}");
-    assert!(!sparse || profile.rows.iter().all(|r| !ours(&r.kind) || r.algorithm == "sparse"), "{profile}");
+    let asked = |algorithm: &str| sparse.is_none_or(|name| name == algorithm);
+    assert!(profile.rows.iter().all(|r| !ours(&r.kind) || asked(&r.algorithm)), "{profile}");
     y
 }
 
-fn check<L: Layer + Clone>(layer: &L, x: &Tensor, exact: bool) {
+/// By the sparse kernel, on two threads too, by that for blocks where there is one, and as the cost model says.
+fn check<L: Layer + Clone>(layer: &L, x: &Tensor, exact: bool, blocks: bool) {
     for fused in 0..8 {
         let graph = graph(layer, x, fused & 1 != 0, fused & 2 != 0, fused & 4 != 0);
         let expected = graph.infer(x).unwrap();
-        let y = run(&graph, x, 1, true);
+        let y = run(&graph, x, 1, Some("sparse"));
         // added in the order of the reference
         if exact && fused & 3 == 0 {
             assert_eq!(y, expected);
         }
         let error = relative_error(&y, &expected);
         assert!(error <= 1e-5 || y == expected, "{fused}: {error}");
-        assert_eq!(run(&graph, x, 2, true), y, "two threads");
-        let y = run(&graph, x, 1, false);
+        assert_eq!(run(&graph, x, 2, Some("sparse")), y, "two threads");
+        if blocks {
+            let y = run(&graph, x, 1, Some("sparse-blocks"));
+            let error = relative_error(&y, &expected);
+            assert!(error <= 1e-5 || y == expected, "{fused}: {error}");
+            assert_eq!(run(&graph, x, 2, Some("sparse-blocks")), y, "two threads");
+        }
+        let y = run(&graph, x, 1, None);
         let error = relative_error(&y, &expected);
         // Winograd's algorithm rounds more
         assert!(error <= 1e-4 || y == expected, "{fused}: {error}");
@@ -113,7 +121,7 @@ proptest! {
     ) {
         let options = ConvOptions { stride, pad, dilation, groups };
         let dense = Conv2d::new(without(&w, sparsity), bias.then_some(b), options).unwrap();
-        check(&SparseConv2d::from_dense(&dense).unwrap(), &x, false);
+        check(&SparseConv2d::from_dense(&dense).unwrap(), &x, false, groups == 1);
     }
 
     #[test]
@@ -126,7 +134,7 @@ proptest! {
         sparsity in 0.0f64..1.05,
     ) {
         let dense = Linear::new(without(&w, sparsity), bias.then_some(b)).unwrap();
-        check(&SparseLinear::from_dense(&dense).unwrap(), &x, true);
+        check(&SparseLinear::from_dense(&dense).unwrap(), &x, true, false);
     }
 }
 
@@ -188,13 +196,52 @@ fn many_parts() {
         ([300, 130, 3, 3], [1, 130, 7, 7], ConvOptions::default().pad(1)),
         ([96, 65, 1, 1], [3, 65, 20, 20], ConvOptions::default()),
         ([64, 32, 3, 3], [1, 64, 24, 24], ConvOptions::default().pad(1).groups(2).stride(2)),
+        ([50, 33, 1, 1], [3, 33, 25, 26], ConvOptions::default().stride(2)),
     ] {
         for sparsity in [0.9, 0.99] {
             let dense =
                 Conv2d::new(without(&numbers(&w), sparsity), Some(numbers(&w[..1])), options).unwrap();
-            check(&SparseConv2d::from_dense(&dense).unwrap(), &numbers(&x), false);
+            check(&SparseConv2d::from_dense(&dense).unwrap(), &numbers(&x), false, options.groups == 1);
         }
     }
     let dense = Linear::new(without(&numbers(&[1000, 515]), 0.9), None).unwrap();
-    check(&SparseLinear::from_dense(&dense).unwrap(), &numbers(&[3, 515]), true);
+    check(&SparseLinear::from_dense(&dense).unwrap(), &numbers(&[3, 515]), true, false);
+}
+
+/// Zeros in blocks of 16 filters are found without being told of.
+#[test]
+fn blocks_of_zeros_are_found() {
+    let x = numbers(&[1, 64, 14, 14]);
+    let mut w = numbers(&[40, 64, 3, 3]);
+    for (at, w) in w.iter_mut().enumerate() {
+        if (at / 576 / 16 * 7 + at % 576 * 5) % 10 > 0 {
+            *w = 0.0;
+        }
+    }
+    let dense = Conv2d::new(w, None, ConvOptions::default().pad(1)).unwrap();
+    let graph = graph(&SparseConv2d::from_dense(&dense).unwrap(), &x, true, false, true);
+    let mut session = Session::new(graph.clone(), &SessionOptions::default()).unwrap();
+    assert!(relative_error(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-5);
+    let rows = session.profile(&x, 1).unwrap().rows;
+    let row = rows.iter().find(|r| r.node == "layer" && r.kind != "layout").unwrap();
+    assert_eq!(row.algorithm, "sparse-blocks");
+}
+
+/// A layer with few zeros runs dense, one with many does not, and both are told of in the order of the graph.
+#[test]
+fn an_outlook_tells_why_a_layer_runs_dense() {
+    let weights = numbers(&[32, 32, 3, 3]);
+    let mut graph = Graph::new(&[32, 28, 28]);
+    for (name, sparsity) in [("few", 0.1), ("many", 0.99)] {
+        let dense = Conv2d::new(without(&weights, sparsity), None, ConvOptions::default().pad(1)).unwrap();
+        graph.push(name, SparseConv2d::from_dense(&dense).unwrap()).unwrap();
+    }
+    graph.push("relu", Activation::relu()).unwrap();
+    let told = outlook(&graph, &SessionOptions::default()).unwrap();
+    assert_eq!(told.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["few", "many"]);
+    assert!(told[0].runs_dense() && !told[1].runs_dense(), "{told:?}");
+    assert!(told.iter().all(|o| o.sparse.1 > 0 && o.dense.1 > 0 && (0.0..=1.0).contains(&o.break_even)));
+    assert!((told[0].sparsity - 0.1).abs() < 0.02 && told[0].what == "3x3 32>32 at 28x28");
+    let words = told[0].to_string();
+    assert!(words.starts_with("few: 10 % zeros of 3x3 32>32 at 28x28: runs `winograd"), "{words}");
 }

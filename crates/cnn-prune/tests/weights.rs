@@ -398,7 +398,7 @@ fn kept(graph: &Graph, name: &str) -> ndarray::ArrayD<bool> {
 #[test]
 fn n_of_m_keeps_as_many_of_each_group_of_input_channels() {
     let mut graph = network();
-    let granularity = Granularity::NOfM { keep: 1, of: 2 };
+    let granularity = Granularity::NOfM { keep: 1, of: 2, filters: 1 };
     apply(&Weights { granularity, rounds: 3, ..untrained(0.0) }, &mut graph).unwrap();
     let keep = kept(&graph, "conv2");
     for (filter, pair, ky, kx) in (0..8 * 3 * 9).map(|i| (i / 27, i / 9 % 3, i / 3 % 3, i % 3)) {
@@ -408,7 +408,7 @@ fn n_of_m_keeps_as_many_of_each_group_of_input_channels() {
     // the first layer reads one channel and stays
     assert_eq!(removed(&graph), [0, 216, 2400, 48]);
     let error = apply(
-        &Weights { granularity: Granularity::NOfM { keep: 3, of: 7 }, ..untrained(0.0) },
+        &Weights { granularity: Granularity::NOfM { keep: 3, of: 7, filters: 1 }, ..untrained(0.0) },
         &mut network(),
     );
     assert!(error.unwrap_err().to_string().contains("granularity"));

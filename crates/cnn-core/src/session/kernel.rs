@@ -120,7 +120,7 @@ impl<'a> View<'a> {
 
     /// The first float, for kernels that walk over pixels themselves. Valid for the rows only: what lies between the end of a row
     /// and the next may be written by another thread.
-    pub(crate) fn as_ptr(&self) -> *const f32 {
+    pub fn as_ptr(&self) -> *const f32 {
         self.start
     }
 }
@@ -154,7 +154,7 @@ impl<'a> Target<'a> {
     }
 
     /// First float of channel 0 of pixel 0 of the whole output; only the part may be written.
-    pub(crate) fn as_ptr(&self) -> *mut f32 {
+    pub fn as_ptr(&self) -> *mut f32 {
         self.start
     }
 

@@ -1,7 +1,8 @@
 //! The packed form of a pruned convolution.
 
-use super::choice::{Times, sparse_or_dense};
-use super::kernels::{conv_forward, lower_conv};
+use super::blocks;
+use super::choice::{Cycles, sparse_or_dense};
+use super::kernels::{BLOCKS, conv_forward, lower_blocks, lower_conv};
 use super::linear::flag;
 use super::matrix::SparseMatrix;
 use super::{dense, nonzeros, one, storage};
@@ -94,9 +95,18 @@ impl SparseConv2d {
         if count == 0 || !grouped || channels.checked_mul(options.groups).is_none() {
             return Err(Error::malformed(format!("filters of shape {shape:?} in {} groups", options.groups)));
         }
-        let weight = storage::decode(filters, count / filters, from)?;
+        let weight = storage::decode(filters, count / filters, kh * kw, from)?;
         let bias = if has_bias { Some(from.floats(filters)?) } else { None };
         Ok(Box::new(SparseConv2d { weight, channels, kernel: [kh, kw], options, bias }))
+    }
+
+    /// What the model says about an input's shape, if all weights were as dense as those of this layer or as told.
+    pub(super) fn cycles(&self, input: &[usize], lanes: usize, density: Option<f64>) -> Result<Cycles> {
+        let all = (self.weight.rows() * self.weight.cols()) as f64;
+        let stored = density.map_or(self.weight.nonzeros(), |d| (d * all) as usize);
+        let by = stored as f64 / self.weight.nonzeros().max(1) as f64;
+        let blocks = (blocks::stored(&self.weight) as f64 * by).min(all) as usize;
+        Ok(Cycles::conv(&self.geometry(input)?, lanes, stored, blocks))
     }
 
     fn geometry(&self, input: &[usize]) -> Result<ConvGeometry> {
@@ -130,10 +140,12 @@ impl Layer for SparseConv2d {
     /// Where few weights are zero, the kernel of the dense convolution is the faster one.
     fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
         let g = self.geometry(&at.inputs.first()?.shape).ok()?;
-        let density = self.weight.nonzeros() as f64 / (self.weight.rows() * self.weight.cols()) as f64;
-        let times = Times::conv(g.macs(), density, g.n * (g.c * g.h * g.w + g.m * g.out_h() * g.out_w()));
-        let sparse = || lower_conv(at, &g, &self.weight, self.bias());
-        sparse_or_dense(at, &times, sparse, || self.to_dense().ok()?.lower(at))
+        let cycles = Cycles::conv(&g, at.isa.lanes(), self.weight.nonzeros(), blocks::stored(&self.weight));
+        let sparse = |name| match name {
+            BLOCKS => lower_blocks(at, &g, &self.weight, self.bias()),
+            _ => lower_conv(at, &g, &self.weight, self.bias()),
+        };
+        sparse_or_dense(at, &cycles, sparse, || self.to_dense().ok()?.lower(at))
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {
@@ -154,7 +166,7 @@ impl Layer for SparseConv2d {
         [self.weight.rows(), self.channels, self.kernel[0], self.kernel[1]]
             .iter()
             .try_for_each(|&n| out.uint(n))?;
-        storage::encode(&self.weight, out)?;
+        storage::encode(&self.weight, self.kernel[0] * self.kernel[1], out)?;
         out.floats(self.bias().unwrap_or_default());
         Ok(())
     }

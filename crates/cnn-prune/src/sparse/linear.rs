@@ -1,6 +1,6 @@
 //! The packed form of a pruned linear layer.
 
-use super::choice::{Times, sparse_or_dense};
+use super::choice::{Cycles, sparse_or_dense};
 use super::kernels::{linear_forward, lower_linear};
 use super::matrix::SparseMatrix;
 use super::{dense, nonzeros, one, storage};
@@ -64,9 +64,16 @@ impl SparseLinear {
         if from.claim_shape(&[rows, cols])? == 0 {
             return Err(Error::malformed("a sparse linear layer without weights"));
         }
-        let weight = storage::decode(rows, cols, from)?;
+        let weight = storage::decode(rows, cols, 1, from)?;
         let bias = if has_bias { Some(from.floats(rows)?) } else { None };
         Ok(Box::new(SparseLinear { weight, bias }))
+    }
+
+    /// What the model says about an input's shape, if the weights were as dense as those of this layer or as told.
+    pub(super) fn cycles(&self, input: &[usize], lanes: usize, density: Option<f64>) -> Result<Cycles> {
+        let shape = [self.weight.rows(), self.weight.cols()];
+        let stored = density.map_or(self.weight.nonzeros(), |d| (d * (shape[0] * shape[1]) as f64) as usize);
+        Ok(Cycles::linear(self.batch(input)?, lanes, shape, stored))
     }
 
     fn batch(&self, input: &[usize]) -> Result<usize> {
@@ -113,10 +120,9 @@ impl Layer for SparseLinear {
             return None;
         }
         let shape = [self.weight.rows(), self.weight.cols()];
-        let density = self.weight.nonzeros() as f64 / (shape[0] * shape[1]) as f64;
-        let times = Times::linear(n, shape, density);
-        let sparse = || Some(lower_linear(at, n, &self.weight, self.bias()));
-        sparse_or_dense(at, &times, sparse, || self.to_dense().ok()?.lower(at))
+        let cycles = Cycles::linear(n, at.isa.lanes(), shape, self.weight.nonzeros());
+        let sparse = |_| Some(lower_linear(at, n, &self.weight, self.bias()));
+        sparse_or_dense(at, &cycles, sparse, || self.to_dense().ok()?.lower(at))
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {
@@ -133,7 +139,7 @@ impl Layer for SparseLinear {
         out.byte(u8::from(self.bias.is_some()));
         out.uint(self.weight.rows())?;
         out.uint(self.weight.cols())?;
-        storage::encode(&self.weight, out)?;
+        storage::encode(&self.weight, 1, out)?;
         out.floats(self.bias().unwrap_or_default());
         Ok(())
     }

@@ -1,15 +1,18 @@
 //! Packed layers that store and multiply only the weights that are not zero.
 
+mod blocks;
 mod choice;
 mod conv2d;
 mod kernels;
 mod linear;
 mod matrix;
+mod outlook;
 mod storage;
 
 pub use conv2d::SparseConv2d;
 pub use linear::SparseLinear;
 pub use matrix::SparseMatrix;
+pub use outlook::{Outlook, outlook};
 
 use cnn_core::express::{Numbers, Value};
 use cnn_core::{Error, Express, Result};

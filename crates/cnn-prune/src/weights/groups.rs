@@ -171,13 +171,13 @@ fn gone_of(
     part: f64,
     choice: Choice,
 ) -> Vec<Vec<bool>> {
-    if let Granularity::NOfM { keep, of } = choice.granularity {
+    if let Granularity::NOfM { keep, of, filters } = choice.granularity {
         let gone = (part * (of - keep) as f64).round() as usize;
         let shape = |at: usize| targets::weight(graph.nodes()[at].layer()).map_or(&[][..], |w| w.shape());
         return layers
             .iter()
             .zip(scores)
-            .map(|((at, _), s)| lowest_of_each(s, shape(*at), of, gone))
+            .map(|((at, _), s)| lowest_of_each(s, shape(*at), [of, filters], gone))
             .collect();
     }
     let sizes: Vec<&[u32]> = layers.iter().map(|(_, units)| units.sizes()).collect();

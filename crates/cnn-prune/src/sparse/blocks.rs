@@ -1,0 +1,23 @@
+//! Zeros that come in blocks of neighbouring filters.
+
+use super::matrix::SparseMatrix;
+
+/// Rows of a block: filters whose sums fill a vector.
+pub(super) const BLOCK: usize = 16;
+
+/// For each block of [`BLOCK`] rows (the last one may have fewer) the columns in which any of them is not zero, ascending.
+pub(super) fn columns(w: &SparseMatrix) -> impl Iterator<Item = Vec<u32>> + '_ {
+    (0..w.rows()).step_by(BLOCK).map(|first| {
+        let rows = first..w.rows().min(first + BLOCK);
+        let mut columns: Vec<u32> = rows.flat_map(|row| w.row(row).0.iter().copied()).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    })
+}
+
+/// Values that are stored where blocks are: those of the blocks' rows, zeros between them too.
+pub(super) fn stored(w: &SparseMatrix) -> usize {
+    let blocks = columns(w).enumerate();
+    blocks.map(|(i, columns)| columns.len() * BLOCK.min(w.rows() - i * BLOCK)).sum()
+}
