@@ -163,14 +163,18 @@ impl<'a> Run<'a> {
     }
 
     /// A name for what a method does to a network in this run, as eight digits: it changes with the network, the method's
-    /// configuration, the training settings, the seed, and the number and size of the images. An objective of the caller's is
-    /// not part of it.
+    /// configuration, the training settings, the seed, the number and size of the images, whether they are augmented, and the hooks. An
+    /// objective of the caller's is not part of it.
     ///
     /// # Errors
     /// If the network cannot be written.
     pub fn fingerprint(&self, graph: &Graph, config: &Config) -> Result<String> {
         let images = [self.train, self.validation].map(|data| (data.len(), data.shape()));
-        let run = serde_json::to_vec(&(config, &self.settings, self.seed, images));
+        let hooks: Vec<(&str, Vec<u8>)> = self.hooks.iter().map(|hook| (hook.name(), hook.state())).collect();
+        let run = serde_json::to_vec(&(
+            (config, &self.settings, self.seed),
+            (images, self.augment.is_some(), hooks),
+        ));
         let mut hash = crc32fast::Hasher::new();
         hash.update(&run.map_err(|e| Error::invalid("settings", e.to_string()))?);
         // the bytes end in their own checksum; a checksum over that too would always be the same
@@ -231,10 +235,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A file for a key, which may have names of layers in it.
+/// A file for a key, which may have names of layers in it: where such a name is long or has other signs, its checksum stands for it.
 fn file_name(key: &str, end: &str) -> String {
-    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    format!("{}.{end}", key.chars().map(plain).collect::<String>())
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.+".contains(c) { c } else { '_' };
+    let name: String = key.chars().map(plain).take(100).collect();
+    match name == key {
+        true => format!("{name}.{end}"),
+        false => format!("{name}-{:08x}.{end}", crc32fast::hash(key.as_bytes())),
+    }
 }
 
 /// Methods one after the other: applied in order, packed in reverse.
@@ -286,6 +294,7 @@ mod tests {
         run.memory = Some(folder.path().join("inner"));
         assert_eq!(run.remember_value("a/b", |_| Ok(2)).unwrap(), 2);
         assert_eq!(run.remember_value("a/b", |_| Ok(3)).unwrap(), 2);
+        assert_eq!(run.remember_value("a_b", |_| Ok(4)).unwrap(), 4);
         let made = run.remember("a", |_| Ok(graph.clone())).unwrap();
         let read = run.remember("a", |_| lenet5(1)).unwrap();
         let key = |g: &Graph| run.fingerprint(g, &Config::Null).unwrap();

@@ -116,11 +116,10 @@ impl Branches {
             Some(_) => format!("{}-{}", Branches::NAME, run.fingerprint(original, &self.config())?),
             None => String::new(),
         };
-        let start = self.budget.cost(original, original)?;
         let mut graph = original.clone();
         for round in 1..=self.rounds {
             let part = Schedule::Linear.part(round, self.rounds, 1.0);
-            let limit = start - part * (start - self.budget.limit()).max(0.0);
+            let limit = self.budget.limit_at(part, original)?;
             graph = run.remember(&format!("{key}-{round}"), |run| {
                 let mut shallower = self.shorten(&graph, original, limit, run)?;
                 let last = round == self.rounds;
@@ -150,12 +149,19 @@ impl Branches {
                 return Ok(graph);
             }
             let loss = evaluate(&graph, &images)?.loss;
+            if !loss.is_finite() {
+                let layer = graph.nodes()[graph.output()].name.clone();
+                return Err(PruneError::NotFinite { layer }.into());
+            }
             let mut best: Option<(f64, Graph)> = None;
             for shorter in self.candidates(&graph)? {
                 let saved = (graph.cost()?.macs.total() - shorter.cost()?.macs.total()) as f64;
-                let rise = (evaluate(&shorter, &images)?.loss - loss) / saved;
-                if best.as_ref().is_none_or(|(least, _)| rise < *least) {
-                    best = Some((rise, shorter));
+                let rise = evaluate(&shorter, &images)?.loss - loss;
+                // a loss that falls is worth the more the more is saved
+                let price = if rise < 0.0 { rise * saved } else { rise / saved };
+                let price = if price.is_nan() { f64::INFINITY } else { price };
+                if best.as_ref().is_none_or(|(least, _)| price < *least) {
+                    best = Some((price, shorter));
                 }
             }
             let Some((_, shorter)) = best else {

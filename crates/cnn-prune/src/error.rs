@@ -77,6 +77,12 @@ pub enum PruneError {
         /// The criterion.
         what: &'static str,
     },
+    /// A pattern with a share matches layers, but none that this method prunes.
+    #[error("`ratios`: `{pattern}` matches no layer that is pruned here; check `layers`, or remove it")]
+    Unused {
+        /// The pattern.
+        pattern: String,
+    },
     /// Weights without a magnitude.
     #[error(
         "layer `{layer}` has weights, gradients or outputs that are not finite; they cannot be ranked. Train again with a lower rate"

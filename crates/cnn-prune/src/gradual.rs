@@ -1,15 +1,15 @@
 //! Pruning during one training, with or without regrowth.
 
-use crate::criteria::{Criterion, REMOVED, lowest_units, magnitude};
+use crate::criteria::{Criterion, REMOVED, lamp, lowest_units, magnitude};
 use crate::error::{PruneError, check_ratios};
-use crate::granularity::Granularity;
+use crate::granularity::{Granularity, Units};
 use crate::mask::{Mask, mask_of, put};
 use crate::schedule::cubic;
 use crate::weights::Scope;
 use crate::weights::groups::{Extent, Group};
 use crate::{pack, targets};
 use cnn_core::compress::{read_config, write_config};
-use cnn_core::train::{Hook, StepInfo};
+use cnn_core::train::{EpochRule, Hook, StepInfo};
 use cnn_core::{Compressor, Config, Graph, Param, Result, Run, Selection};
 use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
@@ -148,8 +148,13 @@ impl Gradual {
         if let Some(rate) = self.learning_rate {
             settings.optimizer = settings.optimizer.with_rate(rate);
         }
+        // the best epoch may be one before the weights are gone
+        settings.epoch_rule = EpochRule::LastEpoch;
         let mut pruned = graph.clone();
-        let chooser = Chooser { method: self.clone(), groups };
+        let earlier =
+            |&at: &usize| Some((at, mask_of(targets::weight(graph.nodes()[at].layer())?)?.keep().clone()));
+        let earlier = groups.iter().flat_map(|g| &g.nodes).filter_map(earlier).collect();
+        let chooser = Chooser { method: self.clone(), groups, earlier };
         run.hooks.push(Box::new(chooser));
         let trained = run.fine_tune(&mut pruned, &settings);
         run.hooks.pop();
@@ -184,6 +189,8 @@ impl Compressor for Gradual {
 struct Chooser {
     method: Gradual,
     groups: Vec<Group>,
+    /// What the masks of earlier methods keep: nothing else comes back.
+    earlier: BTreeMap<usize, ArrayD<bool>>,
 }
 
 impl Hook for Chooser {
@@ -207,33 +214,23 @@ impl Hook for Chooser {
 
 impl Chooser {
     fn choose(&self, graph: &mut Graph, group: &Group, part: f64, open: bool) {
-        let weights: Vec<&Param> =
-            group.nodes.iter().filter_map(|&at| targets::weight(graph.nodes()[at].layer())).collect();
-        let units: Vec<_> = weights.iter().map(|w| self.method.granularity.units(w.shape())).collect();
-        let scores: Vec<Vec<f32>> = weights
+        let weights: Vec<(usize, &Param)> = group
+            .nodes
             .iter()
-            .zip(&units)
-            .map(|(weight, units)| {
-                let sizes = self.sizes_of(weight);
-                let mut scores = match self.method.criterion {
-                    Criterion::L2 | Criterion::Lamp => {
-                        units.means(sizes.iter().map(|s| if *s > REMOVED { s * s } else { *s }))
-                    }
-                    _ => units.means(sizes.iter().copied()),
-                };
-                if self.method.criterion == Criterion::Lamp {
-                    let squares: Vec<f32> = scores.iter().map(|s| s.max(0.0)).collect();
-                    let lamp = crate::criteria::lamp(&squares);
-                    scores.iter_mut().zip(lamp).filter(|(s, _)| **s >= 0.0).for_each(|(s, l)| *s = l);
-                }
-                scores
-            })
+            .filter_map(|&at| Some((at, targets::weight(graph.nodes()[at].layer())?)))
             .collect();
-        let sizes: Vec<&[u32]> = units.iter().map(|u| u.sizes()).collect();
+        let units: Vec<Units> =
+            weights.iter().map(|(_, w)| self.method.granularity.units(w.shape())).collect();
+        let scores: Vec<Vec<f32>> =
+            weights.iter().zip(&units).map(|((at, weight), units)| self.scores(*at, weight, units)).collect();
+        let sizes: Vec<Option<&[u32]>> = units.iter().map(|u| u.sizes()).collect();
         let chosen = lowest_units(&scores, &sizes, group.gone(part));
         for ((&at, units), chosen) in group.nodes.iter().zip(&units).zip(chosen) {
             if let Some(weight) = targets::weight_mut(graph.layer_at_mut(at)) {
-                let keep = units.of().iter().map(|&u| !chosen[u as usize]).collect();
+                let mut keep: Vec<bool> = units.of().map(|u| !chosen[u]).collect();
+                if let Some(earlier) = self.earlier.get(&at) {
+                    keep.iter_mut().zip(earlier).for_each(|(keep, earlier)| *keep &= earlier);
+                }
                 if let Ok(keep) = ArrayD::from_shape_vec(IxDyn(weight.shape()), keep) {
                     put(weight, Mask::new(keep).opened(open));
                 }
@@ -241,18 +238,35 @@ impl Chooser {
         }
     }
 
+    /// The scores of a layer's units, [`REMOVED`] for those that are gone for good.
+    fn scores(&self, at: usize, weight: &Param, units: &Units) -> Vec<f32> {
+        let sizes = self.sizes_of(at, weight);
+        let of = |f: fn(f32) -> f32| units.means(sizes.iter().map(|s| f(s.max(0.0))));
+        let mut scores = match self.method.criterion {
+            Criterion::L2 => of(|s| s * s),
+            Criterion::Lamp => lamp(&of(|s| s * s)),
+            _ => of(|s| s),
+        };
+        let mut left = vec![false; units.count()];
+        units.of().zip(&sizes).for_each(|(u, &size)| left[u] |= size > REMOVED);
+        scores.iter_mut().zip(left).filter(|(_, left)| !left).for_each(|(score, _)| *score = REMOVED);
+        scores
+    }
+
     /// `|w|` of every weight; of removed ones [`REMOVED`], or with regrowth what they have grown to.
-    fn sizes_of(&self, weight: &Param) -> Vec<f32> {
-        if !self.method.regrow {
-            return magnitude(weight);
+    fn sizes_of(&self, at: usize, weight: &Param) -> Vec<f32> {
+        let mask = mask_of(weight).filter(|mask| self.method.regrow && mask.keep().shape() == weight.shape());
+        let Some(mask) = mask else { return magnitude(weight) };
+        let mut sizes: Vec<f32> = weight
+            .base()
+            .iter()
+            .zip(mask.keep())
+            .map(|(w, &keep)| if keep { w.abs() } else { w.abs() / RETURN })
+            .collect();
+        if let Some(earlier) = self.earlier.get(&at) {
+            sizes.iter_mut().zip(earlier).filter(|(_, keep)| !**keep).for_each(|(size, _)| *size = REMOVED);
         }
-        match mask_of(weight).filter(|mask| mask.keep().shape() == weight.shape()) {
-            Some(mask) => {
-                let bases = weight.base().iter().zip(mask.keep());
-                bases.map(|(w, &keep)| if keep { w.abs() } else { w.abs() / RETURN }).collect()
-            }
-            None => magnitude(weight),
-        }
+        sizes
     }
 }
 

@@ -74,15 +74,23 @@ impl Granularity {
             Granularity::Block(height) => i / per_filter / height * per_filter + i % per_filter,
             Granularity::Kernel => i / spatial.max(1),
         };
-        Units::new((0..count).map(|i| unit(i) as u32).collect())
+        match self {
+            Granularity::Weight | Granularity::NOfM { .. } => Units(Partition::Single(count)),
+            _ => Units::new((0..count).map(|i| unit(i) as u32).collect()),
+        }
     }
 }
 
 /// A partition of the weights of a layer, in memory order, into units that are removed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Units {
-    of: Vec<u32>,
-    sizes: Vec<u32>,
+pub struct Units(Partition);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Partition {
+    /// Every weight by itself.
+    Single(usize),
+    /// The unit of each weight, and the weights of each unit.
+    Groups { of: Vec<u32>, sizes: Vec<u32> },
 }
 
 impl Units {
@@ -90,29 +98,40 @@ impl Units {
         let count = of.iter().max().map_or(0, |&u| u as usize + 1);
         let mut sizes = vec![0; count];
         of.iter().for_each(|&u| sizes[u as usize] += 1);
-        Units { of, sizes }
+        Units(Partition::Groups { of, sizes })
     }
 
     /// The unit of each weight.
-    pub fn of(&self) -> &[u32] {
-        &self.of
+    pub fn of(&self) -> impl Iterator<Item = usize> + '_ {
+        let (single, groups) = match &self.0 {
+            Partition::Single(count) => (0..*count, &[][..]),
+            Partition::Groups { of, .. } => (0..0, &of[..]),
+        };
+        single.chain(groups.iter().map(|&u| u as usize))
     }
 
     /// Number of units.
     pub fn count(&self) -> usize {
-        self.sizes.len()
+        match &self.0 {
+            Partition::Single(count) => *count,
+            Partition::Groups { sizes, .. } => sizes.len(),
+        }
     }
 
-    /// Weights of each unit.
-    pub fn sizes(&self) -> &[u32] {
-        &self.sizes
+    /// Weights of each unit; `None` if that is one for all.
+    pub fn sizes(&self) -> Option<&[u32]> {
+        match &self.0 {
+            Partition::Single(_) => None,
+            Partition::Groups { sizes, .. } => Some(sizes),
+        }
     }
 
     /// The mean of each unit's values.
     pub(crate) fn means(&self, values: impl Iterator<Item = f32>) -> Vec<f32> {
+        let Partition::Groups { of, sizes } = &self.0 else { return values.collect() };
         let mut sums = vec![0f64; self.count()];
-        self.of.iter().zip(values).for_each(|(&u, v)| sums[u as usize] += f64::from(v));
-        sums.iter().zip(&self.sizes).map(|(sum, &n)| (sum / f64::from(n.max(1))) as f32).collect()
+        of.iter().zip(values).for_each(|(&u, v)| sums[u as usize] += f64::from(v));
+        sums.iter().zip(sizes).map(|(sum, &n)| (sum / f64::from(n.max(1))) as f32).collect()
     }
 }
 
@@ -154,10 +173,12 @@ mod tests {
     fn units_of_a_small_convolution() {
         let shape = [3, 2, 1, 2];
         assert_eq!(Granularity::Weight.units(&shape).count(), 12);
-        assert_eq!(Granularity::Kernel.units(&shape).of(), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
+        let kernels = Granularity::Kernel.units(&shape);
+        assert!(kernels.of().eq([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]));
+        assert!(Granularity::Weight.units(&shape).of().eq(0..12));
         let blocks = Granularity::Block(2).units(&shape);
-        assert_eq!(blocks.of(), [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(blocks.sizes(), [2, 2, 2, 2, 1, 1, 1, 1]);
+        assert!(blocks.of().eq([0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7]));
+        assert_eq!(blocks.sizes(), Some(&[2, 2, 2, 2, 1, 1, 1, 1][..]));
         let means = blocks.means((0..12).map(|i| i as f32));
         assert_eq!(means, [2.0, 3.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0]);
     }

@@ -183,16 +183,17 @@ fn widths_are_rounded_and_single_layers_have_their_own_share() {
 #[test]
 fn a_thinned_network_learns_and_deploys() {
     let (train, held_out, registry) = (data(1), data(2), registry());
-    let mut run = Run::new(&train, &held_out, settings(6), &registry);
+    let mut run = Run::new(&train, &held_out, settings(25), &registry);
     let mut graph = network();
-    run.fine_tune(&mut graph, &settings(6)).unwrap();
+    run.fine_tune(&mut graph, &settings(25)).unwrap();
     let before = (run.accuracy(&graph).unwrap(), bits(&graph).len());
     let method =
-        Channels { budget: Some(Budget::Macs(0.5)), final_epochs: 4, samples: 64, ..Channels::default() };
+        Channels { budget: Some(Budget::Macs(0.5)), final_epochs: 12, samples: 64, ..Channels::default() };
     method.apply(&mut graph, &mut run).unwrap();
     method.pack(&mut graph).unwrap();
     let back = model_file::from_bytes(&bits(&graph), &registry).unwrap();
-    assert!(run.accuracy(&back).unwrap() > before.0 - 0.05 && bits(&back).len() < before.1 * 7 / 10);
+    let after = (run.accuracy(&back).unwrap(), bits(&back).len());
+    assert!(after.0 > before.0 - 0.05 && after.1 < before.1 * 7 / 10, "{before:?} {after:?}");
 }
 
 /// Claims that channels pass one by one, but adds a mean over all of them.
@@ -352,8 +353,6 @@ fn regularisers_pull_towards_zero() {
 fn bad_input_is_an_error_and_the_network_stays() {
     let graph = trained();
     let before = bits(&graph);
-    let none = cnn_core::data::Subset::new(&data(1), vec![]).is_ok();
-    assert!(none);
     let select = |only: &str| Selection { only: vec![only.into()], skip: vec![] };
     let refused: Vec<(Channels, &str)> = vec![
         (Channels { ratio: 1.0, ..untrained() }, "ratio"),
@@ -372,6 +371,10 @@ fn bad_input_is_an_error_and_the_network_stays() {
             "batch normalization",
         ),
         (Channels { criterion: Criterion::Taylor, samples: 0, ..untrained() }, "samples"),
+        (
+            Channels { ratios: BTreeMap::from([("fc".into(), 0.5)]), ..untrained() },
+            "matches no layer that is pruned",
+        ),
     ];
     for (method, says) in refused {
         let mut graph = graph.clone();
@@ -435,4 +438,125 @@ fn own_shares_are_reached_over_several_rounds_and_not_passed() {
     let widths: Vec<usize> =
         channel_groups(&graph, &Selection::default()).unwrap().iter().map(|g| g.units.len()).collect();
     assert_eq!(widths[1..3], [6, 9]);
+}
+
+#[test]
+fn every_layer_reaches_its_share_over_rounds_whatever_it_is_rounded_to() {
+    let widths = |rounds| {
+        let mut graph = trained();
+        let method = Channels {
+            ratio: 0.5,
+            rounds,
+            round_to: Some(4),
+            scope: Scope::Layer,
+            criterion: Criterion::L1,
+            ..untrained()
+        };
+        apply(&method, &mut graph).unwrap();
+        let groups = channel_groups(&graph, &Selection::default()).unwrap();
+        groups.iter().map(|g| g.units.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(widths(1), [4, 8, 8, 4, 4]);
+    assert_eq!(widths(4), widths(1));
+}
+
+#[test]
+fn a_budget_that_is_kept_changes_nothing() {
+    let graph = trained();
+    for budget in [Budget::Macs(1.0), Budget::Milliseconds(1e4)] {
+        let mut same = graph.clone();
+        apply(&Channels { budget: Some(budget), ..untrained() }, &mut same).unwrap();
+        apply(&Branches { budget, final_epochs: 0, samples: 32, ..Branches::default() }, &mut same).unwrap();
+        assert_eq!(bits(&same), bits(&graph));
+    }
+}
+
+#[test]
+fn slimming_has_one_threshold_for_all_scales() {
+    let mut graph = trained();
+    let norm = graph.layer_mut::<BatchNorm>("inner_norm1").unwrap().unwrap();
+    let small = norm.gamma().base().mapv(|g| g * 1e-3);
+    norm.gamma_mut().set_base(small);
+    let layers = Selection { only: vec!["inner?".into()], skip: vec![] };
+    let method = Channels {
+        layers,
+        ratio: 0.4,
+        criterion: Criterion::BnScale,
+        round_to: Some(1),
+        scope: Scope::Global,
+        ..untrained()
+    };
+    apply(&method, &mut graph).unwrap();
+    let widths: Vec<usize> =
+        channel_groups(&graph, &Selection::default()).unwrap()[1..3].iter().map(|g| g.units.len()).collect();
+    assert_eq!(widths, [2, 12]);
+}
+
+#[test]
+fn channels_behind_a_concatenation_go_and_a_second_selection_has_a_name_of_its_own() {
+    let mut graph = trained();
+    // the head reads a concatenation of the shuffled groups, which tie, and of the stream
+    let layers = Selection { only: vec!["inner2".into()], skip: vec![] };
+    for _ in 0..2 {
+        apply(&Lasso { layers: layers.clone(), ratio: 0.5, epochs: 0, ..Lasso::default() }, &mut graph)
+            .unwrap();
+    }
+    assert_eq!(graph.layer::<Conv2d>("inner2").unwrap().unwrap().channels_in(), 2);
+
+    let mut init = Init::new(9);
+    let mut fire = Graph::new(&[1, 10, 10]);
+    let conv = |init: &mut Init, c: usize, m: usize, k: usize| {
+        Conv2d::new(init.he(&[m, c, k, k]).unwrap(), None, ConvOptions::default().pad(k / 2)).unwrap()
+    };
+    fire.push("squeeze", conv(&mut init, 1, 6, 3)).unwrap();
+    fire.add("expand1", conv(&mut init, 6, 8, 1), &["squeeze"]).unwrap();
+    fire.add("expand3", conv(&mut init, 6, 8, 3), &["squeeze"]).unwrap();
+    fire.add("cat", Concat, &["expand1", "expand3"]).unwrap();
+    fire.push("relu", Activation::relu()).unwrap();
+    fire.push("last", conv(&mut init, 16, 4, 1)).unwrap();
+    let layers = Selection { only: vec!["last".into()], skip: vec![] };
+    apply(&Lasso { layers, ratio: 0.5, epochs: 0, ..Lasso::default() }, &mut fire).unwrap();
+    assert!(fire.find("last.select").is_err());
+    let filters = |name: &str| fire.layer::<Conv2d>(name).unwrap().unwrap().filters();
+    assert_eq!(filters("expand1") + filters("expand3"), 8);
+}
+
+#[test]
+fn sensitivity_and_ratios_of_a_residual_network() {
+    // the padded shortcut ties some channels of the wide stage to the narrow one: two groups begin with one layer
+    let mut init = Init::new(4);
+    let mut g = Graph::new(&[1, 10, 10]);
+    let conv = |init: &mut Init, c: usize, m: usize| {
+        Conv2d::new(init.he(&[m, c, 3, 3]).unwrap(), None, ConvOptions::default().pad(1)).unwrap()
+    };
+    g.push("stem", conv(&mut init, 1, 6)).unwrap();
+    g.push("relu", Activation::relu()).unwrap();
+    g.push("wide", conv(&mut init, 6, 10)).unwrap();
+    g.add("short", ChannelMap::pad(6, 2, 2).unwrap(), &["relu"]).unwrap();
+    g.add("sum", Add, &["wide", "short"]).unwrap();
+    g.push("again", conv(&mut init, 10, 10)).unwrap();
+    g.add("sum2", Add, &["again", "sum"]).unwrap();
+    g.push("pool", GlobalAvgPool).unwrap();
+    g.push("flatten", Flatten).unwrap();
+    g.push("fc", Linear::new(init.glorot(&[4, 10]).unwrap(), None).unwrap()).unwrap();
+    let (data, registry) = (data(1), registry());
+    let mut run = Run::new(&data, &data, settings(6), &registry);
+    run.fine_tune(&mut g, &settings(6)).unwrap();
+    let curves =
+        cnn_prune::sensitivity(&g, cnn_prune::What::Channels, &Selection::default(), &[0.5], &mut run)
+            .unwrap();
+    let layers: Vec<Vec<String>> = curves.iter().map(|c| c.layers.clone()).collect();
+    assert_eq!(layers, [vec!["stem", "wide", "again"], vec!["wide", "again"]]);
+    for part in [0.9, 0.7, 0.5] {
+        let mut thin = g.clone();
+        let method = cnn_prune::Automatic {
+            budget: Budget::Macs(part),
+            grid: vec![0.25, 0.5, 0.75],
+            final_epochs: 0,
+            ..Default::default()
+        };
+        method.apply(&mut thin, &mut run).unwrap();
+        let left = thin.cost().unwrap().macs.total() as f64 / g.cost().unwrap().macs.total() as f64;
+        assert!(left <= part && left > 0.1, "{part} {left}");
+    }
 }

@@ -47,6 +47,15 @@ impl Budget {
         }
     }
 
+    /// What may be left of it after a part of the way, from 0 to 1. A network that keeps to the budget already stays as it is.
+    pub(crate) fn limit_at(self, part: f64, original: &Graph) -> Result<f64> {
+        let whole = self.cost(original, original)?;
+        Ok(match whole <= self.limit() {
+            true => self.limit(),
+            false => whole - part * (whole - self.limit()),
+        })
+    }
+
     /// What a network costs, in the budget's measure, when `original` is what it was made of.
     pub(crate) fn cost(self, graph: &Graph, original: &Graph) -> Result<f64> {
         Ok(match self {

@@ -6,11 +6,13 @@ mod certificate;
 mod groups;
 mod scores;
 mod select;
+mod shares;
 
 pub use budget::Budget;
 pub use certificate::certify;
 pub use groups::{ChannelGroup, Unit, channel_groups};
 pub use scores::channel_scores;
+pub(crate) use shares::GroupKey;
 
 use crate::criteria::Criterion;
 use crate::error::{PruneError, check_ratios};
@@ -18,7 +20,7 @@ use crate::schedule::Schedule;
 use crate::weights::Scope;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::{Compressor, Config, Graph, Result, Run, Selection};
-use select::{Ranking, Rules, still_to_go};
+use select::{Ranking, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,7 +68,7 @@ pub struct Channels {
     pub ratios: BTreeMap<String, f64>,
     /// When set, decides instead of `ratio` how much goes: channels that save much for what they matter go first.
     pub budget: Option<Budget>,
-    /// Fewest channels that a layer keeps; 2 by default.
+    /// Fewest units that a layer keeps; 2 by default. A unit is a channel, or of grouped convolutions one of each group.
     pub min_width: usize,
     /// Widths are multiples of this, so that fewer multiply-adds become time; by default of the vectors of this machine, and of less
     /// for narrow layers. 1 allows every width.
@@ -144,16 +146,25 @@ impl Channels {
         }
     }
 
-    fn prune(&self, original: &Graph, run: &mut Run<'_>) -> Result<Graph> {
+    /// Prunes with shares of single groups in the place of the patterns in `ratios`.
+    pub(crate) fn prune(
+        &self,
+        original: &Graph,
+        own: &BTreeMap<GroupKey, f64>,
+        run: &mut Run<'_>,
+    ) -> Result<Graph> {
         let key = match run.memory {
-            Some(_) => format!("{}-{}", Channels::NAME, run.fingerprint(original, &self.config())?),
+            Some(_) => {
+                let own: Vec<(&GroupKey, &f64)> = own.iter().collect();
+                format!("{}-{}", Channels::NAME, run.fingerprint(original, &write_config(&(self, own)))?)
+            }
             None => String::new(),
         };
         let mut graph = original.clone();
         for round in 1..=self.rounds {
             let part = self.schedule.part(round, self.rounds, self.ratio);
             graph = run.remember(&format!("{key}-{round}"), |run| {
-                let mut thinned = self.thin(&graph, original, part, run)?;
+                let mut thinned = self.thin(&graph, original, own, part, run)?;
                 let epochs = if round == self.rounds { self.final_epochs } else { self.epochs };
                 self.retrain(&mut thinned, epochs, round as u64 - 1, run)?;
                 Ok(thinned)
@@ -163,15 +174,22 @@ impl Channels {
     }
 
     /// Removes channels until a part of the way from the original network to what is asked for is done.
-    fn thin(&self, graph: &Graph, original: &Graph, part: f64, run: &mut Run<'_>) -> Result<Graph> {
+    fn thin(
+        &self,
+        graph: &Graph,
+        original: &Graph,
+        own: &BTreeMap<GroupKey, f64>,
+        part: f64,
+        run: &mut Run<'_>,
+    ) -> Result<Graph> {
         let groups = channel_groups(graph, &self.layers)?;
         let scores = channel_scores(self.criterion, graph, &groups, run, self.samples)?;
         let costs = self.budget.map(|budget| budget.of_units(graph, &groups)).transpose()?;
         let Channels { criterion, scope, min_width, round_to, .. } = *self;
         let start = channel_groups(original, &self.layers)?;
-        let before = start.iter().map(|g| (g.name(original).to_string(), g.units.len())).collect();
-        let rules =
-            Rules { part, before: &before, criterion, scope, ratios: &self.ratios, min_width, round_to };
+        let before = start.iter().map(|g| (g.key(original), g.units.len())).collect();
+        let ratio = if self.budget.is_some() { None } else { Some(self.ratio) };
+        let rules = Rules { part, before: &before, ratio, own, criterion, scope, min_width, round_to };
         let ranking = Ranking::of(graph, &groups, &scores, costs.as_deref(), rules)?;
         let without = |severity: f64| -> Result<(Graph, Vec<Unit>)> {
             let gone = ranking.removed(severity);
@@ -188,15 +206,11 @@ impl Channels {
         };
         let (thinned, units) = match self.budget {
             Some(budget) => {
-                let whole = budget.cost(original, original)?;
-                let limit = whole - part * (whole - budget.limit()).max(0.0);
+                let limit = budget.limit_at(part, original)?;
                 let cost = |severity: f64| budget.cost(&without(severity)?.0, original);
                 without(self.severity(limit, cost)?)?
             }
-            None => {
-                let count = |groups: &[ChannelGroup]| groups.iter().map(|g| g.units.len()).sum::<usize>();
-                without(still_to_go(self.ratio, part, count(&start), count(&groups)))?
-            }
+            None => without(0.0)?,
         };
         let images = run.calibration(CERTIFIED)?;
         certify(graph, &thinned, &units, &images)?;
@@ -252,7 +266,8 @@ impl Compressor for Channels {
 
     fn apply(&self, graph: &mut Graph, run: &mut Run<'_>) -> Result<()> {
         self.check()?;
-        *graph = self.prune(graph, run)?;
+        let own = shares::by_pattern(graph, &channel_groups(graph, &self.layers)?, &self.ratios)?;
+        *graph = self.prune(graph, &own, run)?;
         Ok(())
     }
 }

@@ -5,9 +5,9 @@ use crate::criteria::{Criterion, for_each_gradient, images, lamp, random};
 use crate::error::PruneError;
 use crate::targets;
 use cnn_core::data::batch;
-use cnn_core::layers::{Activation, BatchNorm};
+use cnn_core::layers::{Activation, ActivationFn, BatchNorm};
 use cnn_core::{Graph, Layer, Param, Result, Run};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The score of every unit of every group, by the criterion; for [`Criterion::Taylor`] and [`Criterion::Obd`] an estimate of how much
 /// the loss changes, for the others in units that only compare within a group.
@@ -30,7 +30,7 @@ pub fn channel_scores(
             let images = samples.min(run.train.len()) as f32;
             // h w^2 / 2 with h = B E[g^2], the batches' shares of the images are B / images
             let sum = by_gradient(graph, groups, run, samples, "obd", |w, g| 0.5 * w * w * g * g, |sum| sum)?;
-            let batch = images.min(64.0);
+            let batch = images.min(run.settings.batch.clamp(1, 64) as f32);
             sum.into_iter().map(|group| group.into_iter().map(|s| s * batch).collect()).collect()
         }
         Criterion::Apoz => apoz(graph, groups, run, samples)?,
@@ -173,36 +173,43 @@ fn by_gradient(
 
 /// Share of positions at which a channel is not zero after its activation.
 fn apoz(graph: &Graph, groups: &[ChannelGroup], run: &mut Run<'_>, samples: usize) -> Result<Vec<Vec<f32>>> {
-    let mut wanted: Vec<usize> = Vec::new();
-    for group in groups {
-        let activations = |&&(at, _): &&(usize, usize)| graph.nodes()[at].layer().is::<Activation>();
-        let before = wanted.len();
-        wanted.extend(group.units[0].iter().filter(activations).map(|&(at, _)| at));
-        if wanted.len() == before {
-            return Err(missing("apoz", graph, group, "activation"));
-        }
-    }
-    wanted.sort_unstable();
-    wanted.dedup();
-    let names: Vec<&str> = wanted.iter().map(|&at| graph.nodes()[at].name.as_str()).collect();
-    let mut shares: BTreeMap<(usize, usize), f32> = BTreeMap::new();
+    let has_zeros = |at: usize| {
+        let layer = graph.nodes()[at].layer().downcast_ref::<Activation>();
+        layer.is_some_and(|a| match a.function {
+            ActivationFn::Relu | ActivationFn::Relu6 | ActivationFn::HardSwish => true,
+            ActivationFn::Clip(low, _) => low == 0.0,
+            _ => false,
+        })
+    };
     let batches = images(run, samples, "apoz")?;
     let count: usize = batches.iter().map(Vec::len).sum();
-    for ids in batches {
-        let values = graph.capture(&names, &batch(run.train, &ids)?.0)?;
-        for (&at, values) in wanted.iter().zip(values) {
-            let of_image = (values.len() / values.shape()[0] / values.shape()[1]).max(1) as f32;
-            for (c, values) in values.axis_iter(ndarray::Axis(1)).enumerate() {
-                let active = values.iter().filter(|&&v| v != 0.0).count() as f32;
-                *shares.entry((at, c)).or_default() += active / of_image / count as f32;
+    let mut scores = Vec::new();
+    // group by group, since all activations at once may not fit in memory
+    for group in groups {
+        let members: BTreeSet<usize> = group.units.iter().flatten().map(|&(at, _)| at).collect();
+        let wanted: Vec<usize> = members.into_iter().filter(|&at| has_zeros(at)).collect();
+        let names: Vec<&str> = wanted.iter().map(|&at| graph.nodes()[at].name.as_str()).collect();
+        let mut shares: BTreeMap<(usize, usize), f32> = BTreeMap::new();
+        for ids in &batches {
+            let values = graph.capture(&names, &batch(run.train, ids)?.0)?;
+            for (&at, values) in wanted.iter().zip(values) {
+                let of_image = (values.len() / values.shape()[0] / values.shape()[1]).max(1) as f32;
+                for (c, values) in values.axis_iter(ndarray::Axis(1)).enumerate() {
+                    let active = values.iter().filter(|&&v| v != 0.0).count() as f32;
+                    *shares.entry((at, c)).or_default() += active / of_image / count as f32;
+                }
             }
         }
+        let unit = |unit: &Unit| {
+            let found: Vec<f32> = unit.iter().filter_map(|member| shares.get(member).copied()).collect();
+            match found.is_empty() {
+                true => Err(missing("apoz", graph, group, "activation with zeros, such as ReLU,")),
+                false => Ok(found.iter().sum::<f32>() / found.len() as f32),
+            }
+        };
+        scores.push(group.units.iter().map(unit).collect::<Result<Vec<f32>>>()?);
     }
-    let unit = |unit: &Unit| {
-        let found: Vec<f32> = unit.iter().filter_map(|member| shares.get(member).copied()).collect();
-        found.iter().sum::<f32>() / found.len().max(1) as f32
-    };
-    Ok(groups.iter().map(|g| g.units.iter().map(unit).collect()).collect())
+    Ok(scores)
 }
 
 fn missing(criterion: &str, graph: &Graph, group: &ChannelGroup, what: &str) -> cnn_core::Error {

@@ -1,9 +1,8 @@
 //! Which channels go: the ranking, and the widths that come of it.
 
 use super::groups::{ChannelGroup, Unit};
+use super::shares::GroupKey;
 use crate::criteria::Criterion;
-use crate::error::PruneError;
-use crate::targets;
 use crate::weights::Scope;
 use cnn_core::simd::Isa;
 use cnn_core::{Graph, Result};
@@ -14,8 +13,8 @@ use std::collections::BTreeMap;
 struct Pool {
     /// Group and unit.
     order: Vec<(usize, usize)>,
-    /// Share of the units to remove, where it does not depend on how severe the pruning is.
-    own: Option<f64>,
+    /// Share of the units to remove now; where a budget decides there is none.
+    share: Option<f64>,
 }
 
 /// The ranking of all units, and the widths that are allowed.
@@ -35,11 +34,14 @@ pub(super) struct Ranking {
 pub(super) struct Rules<'a> {
     /// Part of the way that is to be done, from 0 to 1.
     pub part: f64,
-    /// Units of each group at the start of the way, by the group's name.
-    pub before: &'a BTreeMap<String, usize>,
+    /// Units of each group at the start of the way.
+    pub before: &'a BTreeMap<GroupKey, usize>,
+    /// The share that goes; without it a budget decides.
+    pub ratio: Option<f64>,
+    /// The shares of groups that have one of their own.
+    pub own: &'a BTreeMap<GroupKey, f64>,
     pub criterion: Criterion,
     pub scope: Scope,
-    pub ratios: &'a BTreeMap<String, f64>,
     pub min_width: usize,
     pub round_to: Option<usize>,
 }
@@ -53,22 +55,26 @@ impl Ranking {
         costs: Option<&[f64]>,
         rules: Rules<'_>,
     ) -> Result<Ranking> {
-        let mut own = own_ratios(graph, groups, rules.ratios)?;
-        for (&g, ratio) in &mut own {
-            let now = groups[g].units.len();
-            let before = rules.before.get(groups[g].name(graph)).copied().unwrap_or(now);
-            *ratio = still_to_go(*ratio, rules.part, before, now);
-        }
-        // estimates of the loss compare as they are; other scores only relative to their group's mean
-        let of_loss = matches!(rules.criterion, Criterion::Taylor | Criterion::Obd | Criterion::Lamp);
-        let value = |g: usize, u: usize| {
-            let mean = scores[g].iter().map(|&s| f64::from(s)).sum::<f64>() / scores[g].len().max(1) as f64;
-            let mean = if of_loss || mean <= 0.0 { 1.0 } else { mean };
-            f64::from(scores[g][u]) / mean / costs.map_or(1.0, |costs| costs[g].max(1e-12))
-        };
+        let keys: Vec<GroupKey> = groups.iter().map(|group| group.key(graph)).collect();
+        // estimates of the loss compare as they are, and so do scales of normalizations (Network Slimming has one threshold for all);
+        // other scores only relative to their group's mean
+        let comparable = matches!(
+            rules.criterion,
+            Criterion::Taylor | Criterion::Obd | Criterion::Lamp | Criterion::BnScale
+        );
+        let values: Vec<Vec<f64>> = scores
+            .iter()
+            .enumerate()
+            .map(|(g, scores)| {
+                let mean = scores.iter().map(|&s| f64::from(s)).sum::<f64>() / scores.len().max(1) as f64;
+                let mean = if comparable || mean <= 0.0 { 1.0 } else { mean };
+                let cost = costs.map_or(1.0, |costs| costs[g].max(1e-12));
+                scores.iter().map(|&s| f64::from(s) / mean / cost).collect()
+            })
+            .collect();
         let mut pools: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (g, group) in groups.iter().enumerate() {
-            let key = match (own.get(&g), rules.scope) {
+            let key = match (rules.own.get(&keys[g]), rules.scope) {
                 (Some(_), _) | (None, Scope::Layer) => format!("group {g}"),
                 (None, Scope::Isomorphic) => group.signature(graph),
                 (None, Scope::Global) => String::new(),
@@ -78,8 +84,12 @@ impl Ranking {
         let pool = |members: Vec<usize>| {
             let mut order: Vec<(usize, usize)> =
                 members.iter().flat_map(|&g| (0..groups[g].units.len()).map(move |u| (g, u))).collect();
-            order.sort_by(|&a, &b| value(a.0, a.1).total_cmp(&value(b.0, b.1)).then(a.cmp(&b)));
-            Pool { order, own: own.get(&members[0]).copied() }
+            order.sort_by(|&a, &b| values[a.0][a.1].total_cmp(&values[b.0][b.1]).then(a.cmp(&b)));
+            let now = |&g: &usize| groups[g].units.len();
+            let before = |g: &usize| rules.before.get(&keys[*g]).copied().unwrap_or(now(g));
+            let ratio = rules.own.get(&keys[members[0]]).copied().or(rules.ratio);
+            let (before, now) = (members.iter().map(before).sum(), members.iter().map(now).sum());
+            Pool { order, share: ratio.map(|ratio| still_to_go(ratio, rules.part, before, now)) }
         };
         let widths = groups
             .iter()
@@ -94,14 +104,14 @@ impl Ranking {
         Ok(Ranking { pools: pools.into_values().map(pool).collect(), widths, members, channels })
     }
 
-    /// For every group whether each unit goes, when the share `severity` of all units is to.
+    /// For every group whether each unit goes, when the share `severity` is to where a budget decides.
     pub fn removed(&self, severity: f64) -> Vec<Vec<bool>> {
         let mut gone: Vec<Vec<bool>> = self.widths.iter().map(|w| vec![false; w.0]).collect();
         let mut left: Vec<usize> = self.widths.iter().map(|w| w.0).collect();
         // a slice may have channels of several groups, and must not lose all of them either
         let mut of_node = self.channels.clone();
         for pool in &self.pools {
-            let count = (pool.own.unwrap_or(severity) * pool.order.len() as f64).round() as usize;
+            let count = (pool.share.unwrap_or(severity) * pool.order.len() as f64).round() as usize;
             let mut taken = 0;
             for &(g, u) in &pool.order {
                 if taken == count {
@@ -131,7 +141,7 @@ impl Ranking {
 }
 
 /// The share of `now` units that has to go so that of `before` units a part of a ratio is gone.
-pub(super) fn still_to_go(ratio: f64, part: f64, before: usize, now: usize) -> f64 {
+fn still_to_go(ratio: f64, part: f64, before: usize, now: usize) -> f64 {
     (1.0 - (1.0 - part * ratio) * before as f64 / now.max(1) as f64).max(0.0)
 }
 
@@ -149,31 +159,6 @@ fn automatic(width: usize) -> usize {
     (1 << quarter.ilog2()).min(Isa::active().lanes())
 }
 
-/// The shares of groups that have one of their own.
-fn own_ratios(
-    graph: &Graph,
-    groups: &[ChannelGroup],
-    ratios: &BTreeMap<String, f64>,
-) -> Result<BTreeMap<usize, f64>> {
-    let mut own: BTreeMap<usize, (&str, f64)> = BTreeMap::new();
-    for (pattern, &ratio) in ratios {
-        let layers = targets::matching(graph, pattern)?;
-        for (g, group) in groups.iter().enumerate() {
-            if !group.producers.iter().any(|at| layers.contains(at)) {
-                continue;
-            }
-            if let Some((first, other)) = own.insert(g, (pattern, ratio))
-                && other != ratio
-            {
-                let layer = group.name(graph).to_string();
-                let (first, second) = (first.to_string(), pattern.clone());
-                return Err(PruneError::Ambiguous { layer, first, second }.into());
-            }
-        }
-    }
-    Ok(own.into_iter().map(|(g, (_, ratio))| (g, ratio)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +167,7 @@ mod tests {
         // each group is a node, each unit one of its channels
         let members = widths.iter().enumerate().map(|(g, w)| vec![vec![(g, 1)]; w.0]).collect();
         let channels = widths.iter().map(|w| w.0).collect();
-        Ranking { pools: vec![Pool { order, own: None }], widths, members, channels }
+        Ranking { pools: vec![Pool { order, share: None }], widths, members, channels }
     }
 
     fn left(gone: &[Vec<bool>]) -> Vec<usize> {

@@ -8,10 +8,10 @@ use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 
-/// Images of a batch.
+/// Images of a batch, at most.
 const BATCH: usize = 64;
 
-/// Positions of `samples` training images, chosen by the run's seed, in batches.
+/// Positions of `samples` training images, chosen by the run's seed, in batches no larger than those of its training.
 pub(crate) fn images(run: &Run<'_>, samples: usize, what: &'static str) -> Result<Vec<Vec<usize>>> {
     let all = run.train.len();
     if all == 0 || samples == 0 {
@@ -19,7 +19,7 @@ pub(crate) fn images(run: &Run<'_>, samples: usize, what: &'static str) -> Resul
     }
     let mut rng = ChaCha8Rng::seed_from_u64(run.seed);
     let chosen = sample(&mut rng, all, samples.min(all)).into_vec();
-    Ok(chosen.chunks(BATCH).map(<[usize]>::to_vec).collect())
+    Ok(chosen.chunks(BATCH.min(run.settings.batch).max(1)).map(<[usize]>::to_vec).collect())
 }
 
 /// Calls `each` with a copy of the network that has the gradients of a batch, for batches of `samples` training images in all, and

@@ -33,8 +33,9 @@ pub enum Criterion {
     L1,
     /// Root of the mean of `w^2`.
     L2,
-    /// First-order Taylor expansion of the loss, `|sum of g w|`, averaged over batches (Molchanov et al. 2019, "Importance
-    /// Estimation for Neural Network Pruning", equation 8).
+    /// First-order Taylor expansion of the loss, `|sum of g w|`, averaged over batches (Molchanov et al. 2017, "Pruning Convolutional
+    /// Neural Networks for Resource Efficient Inference", equation 7; 2019, "Importance Estimation for Neural Network Pruning",
+    /// squares it).
     Taylor,
     /// Diagonal of the Hessian, `h w^2 / 2` (LeCun, Denker & Solla 1990, "Optimal Brain Damage", equation 5), with the empirical
     /// Fisher information for `h`.
@@ -46,7 +47,7 @@ pub enum Criterion {
     #[serde(alias = "fpgm")]
     GeometricMedian,
     /// Share of positions at which the channel is not zero after its activation: 1 - APoZ (Hu et al. 2016, "Network Trimming",
-    /// equation 1). Channels only.
+    /// equation 1). Channels with ReLU or another activation that has zeros only.
     Apoz,
     /// `w^2` over the sum of all `w^2` of the layer that are not smaller (Lee et al. 2021, "Layer-adaptive Sparsity for the
     /// Magnitude-based Pruning", equation 3); for a scope of several layers.
@@ -133,6 +134,6 @@ pub(crate) fn weight_scores(
 fn mark_removed(weight: &Param, units: &Units, scores: &mut [f32]) {
     let Some(mask) = mask_of(weight).filter(|mask| mask.keep().shape() == weight.shape()) else { return };
     let mut left = vec![false; units.count()];
-    units.of().iter().zip(mask.keep()).for_each(|(&u, &keep)| left[u as usize] |= keep);
+    units.of().zip(mask.keep()).for_each(|(u, &keep)| left[u] |= keep);
     scores.iter_mut().zip(left).filter(|(_, left)| !left).for_each(|(s, _)| *s = REMOVED);
 }

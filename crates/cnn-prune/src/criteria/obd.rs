@@ -5,7 +5,7 @@ use crate::granularity::Units;
 use crate::targets;
 use cnn_core::{Graph, Result, Run};
 
-/// `h w^2 / 2` for each weight of the unit, with `h = B E_batch[g^2]` for batches of `B` images: near a minimum the gradients of the
+/// `h w^2 / 2` for each weight of the unit, with `h = E_batch[B g^2]` for batches of `B` images: near a minimum the gradients of the
 /// images are independent and their mean is zero, so that this is the empirical Fisher information, which is the diagonal of
 /// the Hessian where the network's probabilities are right.
 pub(super) fn scores(

@@ -3,7 +3,7 @@
 mod samples;
 mod solve;
 
-use crate::channels::{Unit, certify, channel_groups};
+use crate::channels::{ChannelGroup, Unit, certify, channel_groups};
 use crate::criteria::images;
 use crate::error::{PruneError, check_ratios};
 use crate::targets;
@@ -15,7 +15,7 @@ use cnn_core::{Compressor, Config, Graph, Result, Run, Selection, Tensor};
 use nalgebra::{DMatrix, DVector};
 use samples::{Place, Sums};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Images that the certificate is made for.
 const CERTIFIED: usize = 4;
@@ -171,6 +171,12 @@ impl Lasso {
             }
             found.push((node.name.clone(), own.get(&at).map_or(self.ratio, |&(_, ratio)| ratio)));
         }
+        let reached = |at: &usize| found.iter().any(|(name, _)| *name == graph.nodes()[*at].name);
+        for pattern in self.ratios.keys() {
+            if !targets::matching(graph, pattern)?.iter().any(reached) {
+                return Err(PruneError::Unused { pattern: pattern.clone() }.into());
+            }
+        }
         match found.is_empty() {
             false => Ok(found),
             true => {
@@ -219,9 +225,13 @@ impl Lasso {
                 thinned.replace(name, Box::new(reduced))?;
             }
             None => {
+                let taken = |name: &str| graph.find(name).is_ok();
+                let free = (1..)
+                    .map(|i| if i == 1 { format!("{name}.select") } else { format!("{name}.select{i}") });
+                let select = free.into_iter().find(|name| !taken(name)).unwrap_or_default();
                 let map = ChannelMap::new(channels, kept.into_iter().map(Some).collect())?;
                 let chain: Vec<(String, Box<dyn cnn_core::Layer>)> =
-                    vec![(format!("{name}.select"), Box::new(map)), (name.to_string(), Box::new(reduced))];
+                    vec![(select, Box::new(map)), (name.to_string(), Box::new(reduced))];
                 thinned.splice(name, chain)?;
             }
         }
@@ -234,22 +244,23 @@ impl Lasso {
         let at = graph.find(name)?;
         let input = graph.nodes()[at].inputs[0];
         let Ok(groups) = channel_groups(graph, &Selection::default()) else { return Ok(None) };
-        let group = groups.iter().find(|g| g.units.iter().any(|u| u.iter().any(|&(node, _)| node == input)));
-        let Some(group) = group.filter(|g| g.producers.len() == 1) else { return Ok(None) };
-        let channels = graph.shapes(1)?[input][1];
-        let mut units: Vec<Unit> = vec![Vec::new(); channels];
-        for unit in &group.units {
+        // a concatenation is read by one layer, but made by several groups
+        let touches = |group: &&ChannelGroup| group.units.iter().flatten().any(|&(node, _)| node == input);
+        let found: Vec<&ChannelGroup> = groups.iter().filter(touches).collect();
+        let mut units: Vec<Unit> = vec![Vec::new(); graph.shapes(1)?[input][1]];
+        for unit in found.iter().flat_map(|group| &group.units) {
             let own: Vec<usize> = unit.iter().filter(|&&(node, _)| node == input).map(|&(_, c)| c).collect();
             let [c] = own[..] else { return Ok(None) };
             units[c] = unit.clone();
         }
+        let single = found.iter().all(|group| group.producers.len() == 1);
         // who reads the channels without being one of the layers that they only pass
-        let members: Vec<usize> = group.units[0].iter().map(|&(node, _)| node).collect();
+        let members: BTreeSet<usize> = units.iter().flatten().map(|&(node, _)| node).collect();
         let outside = graph.nodes().iter().enumerate().filter(|(reader, node)| {
             !members.contains(reader) && node.inputs.iter().any(|i| members.contains(i))
         });
         let alone = outside.map(|(reader, _)| reader).eq([at]);
-        Ok((alone && units.iter().all(|u| !u.is_empty())).then_some(units))
+        Ok((single && alone && units.iter().all(|u| !u.is_empty())).then_some(units))
     }
 }
 

@@ -44,8 +44,10 @@ impl Place<'_> {
             return Err(Error::Shape("the weights of a convolution have four axes".into()));
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (mut x, mut y): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+        let rows = c * kh * kw;
+        let mut sums = Sums { xx: DMatrix::zeros(rows, rows), xy: DMatrix::zeros(rows, m) };
         for images in batches {
+            let (mut x, mut y): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
             let now = self.graph.capture(&now, images)?;
             let then = self.original.capture(&then, images)?;
             let g = conv.geometry(now[0].shape())?;
@@ -73,12 +75,14 @@ impl Place<'_> {
                     }
                 }
             }
+            let samples = y.len() / m;
+            // nalgebra's matrices are by columns: these are the transposes
+            let xt = DMatrix::from_vec(rows, samples, x);
+            let yt = DMatrix::from_vec(m, samples, y);
+            sums.xx.gemm(1.0, &xt, &xt.transpose(), 1.0);
+            sums.xy.gemm(1.0, &xt, &yt.transpose(), 1.0);
         }
-        let samples = y.len() / m;
-        // nalgebra's matrices are by columns: these are the transposes
-        let xt = DMatrix::from_vec(c * kh * kw, samples, x);
-        let yt = DMatrix::from_vec(m, samples, y);
-        Ok(Sums { xx: &xt * xt.transpose(), xy: &xt * yt.transpose() })
+        Ok(sums)
     }
 
     /// The convolution as it is now.

@@ -23,11 +23,15 @@ pub(super) fn select(gram: &DMatrix<f64>, products: &DVector<f64>, keep: usize) 
     // below this penalty nothing need be zero, above the largest everything is
     let largest = products.amax().max(f64::MIN_POSITIVE);
     let mut lambda = largest * 1e-5;
-    let mut beta = DVector::from_element(columns, 1.0);
-    let mut before = beta.clone();
-    while beta.iter().filter(|b| **b != 0.0).count() > keep && lambda <= 2.0 * largest {
-        before.copy_from(&beta);
+    // from zero, so that of columns that are alike one takes all
+    let mut beta = DVector::zeros(columns);
+    let mut before = DVector::zeros(columns);
+    loop {
         descend(gram, products, lambda, &mut beta);
+        if beta.iter().filter(|b| **b != 0.0).count() <= keep || lambda > largest {
+            break;
+        }
+        before.copy_from(&beta);
         lambda *= GROWTH;
     }
     let mut chosen: Vec<usize> = (0..columns).filter(|&i| beta[i] != 0.0).collect();
@@ -90,7 +94,7 @@ mod tests {
     fn the_columns_that_make_the_target_are_found() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let x = DMatrix::from_fn(200, 8, |_, _| rng.random_range(-1.0..1.0f64));
-        // of eight columns three matter, and one is a copy of another
+        // of eight columns three matter
         let y = x.column(1) * 2.0 + x.column(4) * -1.0 + x.column(6) * 0.5;
         let (gram, products) = (x.tr_mul(&x), x.tr_mul(&y));
         assert_eq!(select(&gram, &products, 3), [1, 4, 6]);
@@ -107,6 +111,13 @@ mod tests {
         let y = &x * &w;
         let found = least_squares(&x.tr_mul(&x), &x.tr_mul(&y), &DMatrix::zeros(4, 2)).unwrap();
         assert!((found - &w).amax() < 1e-4);
+        // columns that are alike can be solved for
+        let mut x = x;
+        let copy = x.column(1).into_owned();
+        x.set_column(3, &copy);
+        let y = &x * &w;
+        let found = least_squares(&x.tr_mul(&x), &x.tr_mul(&y), &DMatrix::zeros(4, 2)).unwrap();
+        assert!((&x * found - &y).amax() < 1e-4);
         // without samples the weights stay
         let stay = least_squares(&DMatrix::zeros(4, 4), &DMatrix::zeros(4, 2), &w).unwrap();
         assert_eq!(stay, w);

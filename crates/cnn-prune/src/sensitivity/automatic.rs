@@ -1,11 +1,10 @@
 //! Ratios of all layers by sensitivity, for a budget.
 
 use super::allocate::{Offer, ratios_at};
-use super::curve::one_shot;
+use super::curve::prune_by;
 use super::{What, sensitivity};
 use crate::channels::{Budget, Channels, channel_groups};
 use crate::error::PruneError;
-use crate::schedule::Schedule;
 use crate::weights::{Scope, Weights};
 use crate::{Criterion, pack, targets};
 use cnn_core::compress::{read_config, write_config};
@@ -97,14 +96,23 @@ impl Automatic {
         if self.grid.is_empty() || !self.grid.is_sorted() {
             return setting("grid", "at least one ratio, in ascending order");
         }
-        self.method(BTreeMap::new()).check()
+        self.weights(BTreeMap::new()).check()
     }
 
-    /// The ratio of each layer.
+    /// The ratio of each layer, or of each set of layers whose channels go together. They are kept in [`Run::memory`], since they may
+    /// depend on measured time.
     ///
     /// # Errors
     /// As [`sensitivity`], and if the budget cannot be kept.
-    pub fn ratios(&self, graph: &Graph, run: &mut Run<'_>) -> Result<BTreeMap<String, f64>> {
+    pub fn ratios(&self, graph: &Graph, run: &mut Run<'_>) -> Result<Vec<(Vec<String>, f64)>> {
+        let key = match run.memory {
+            Some(_) => format!("{}-{}", Automatic::NAME, run.fingerprint(graph, &self.config())?),
+            None => String::new(),
+        };
+        run.remember_value(&key, |run| self.search(graph, run))
+    }
+
+    fn search(&self, graph: &Graph, run: &mut Run<'_>) -> Result<Vec<(Vec<String>, f64)>> {
         let curves = sensitivity(graph, self.what, &self.layers, &self.grid, run)?;
         let whole = self.costs(graph)?;
         let offers: Vec<Offer> = curves
@@ -119,18 +127,16 @@ impl Automatic {
                 }
             })
             .collect();
-        let chosen = |price: f64| -> BTreeMap<String, f64> {
-            let ratios = ratios_at(&offers, price);
-            curves.iter().map(|c| c.layer.clone()).zip(ratios).collect()
+        let chosen = |price: f64| -> Vec<(Vec<String>, f64)> {
+            curves.iter().map(|c| c.layers.clone()).zip(ratios_at(&offers, price)).collect()
         };
-        let cost = |ratios: &BTreeMap<String, f64>, run: &mut Run<'_>| -> Result<f64> {
-            let mut pruned = graph.clone();
-            let memory = run.memory.take();
-            let done = one_shot(self.what, ratios.clone()).apply(&mut pruned, run);
-            run.memory = memory;
-            done?;
+        // both sides as they would be deployed
+        let mut original = graph.clone();
+        pack::pack(&mut original)?;
+        let cost = |ratios: &[(Vec<String>, f64)], run: &mut Run<'_>| -> Result<f64> {
+            let mut pruned = prune_by(self.what, graph, ratios, run)?;
             pack::pack(&mut pruned)?;
-            self.budget.cost(&pruned, graph)
+            self.budget.cost(&pruned, &original)
         };
         // prices are relative to what the whole network costs
         let unit = 1.0 / whole.iter().sum::<f64>().max(f64::MIN_POSITIVE);
@@ -177,47 +183,25 @@ impl Automatic {
         }
     }
 
-    fn method(&self, ratios: BTreeMap<String, f64>) -> Inner {
+    fn weights(&self, ratios: BTreeMap<String, f64>) -> Weights {
         let Automatic { rounds, epochs, final_epochs, learning_rate, .. } = *self;
-        match self.what {
-            What::Weights => Inner::Weights(Weights {
-                layers: self.layers.clone(),
-                ratio: 0.0,
-                ratios,
-                rounds,
-                epochs,
-                final_epochs,
-                learning_rate,
-                ..Weights::default()
-            }),
-            What::Channels => Inner::Channels(Channels {
-                layers: self.layers.clone(),
-                criterion: Criterion::L1,
-                ratio: 0.0,
-                scope: Scope::Layer,
-                ratios,
-                rounds,
-                schedule: Schedule::Linear,
-                epochs,
-                final_epochs,
-                learning_rate,
-                ..Channels::default()
-            }),
-        }
+        let layers = self.layers.clone();
+        let rest = Weights::default();
+        Weights { layers, ratio: 0.0, ratios, rounds, epochs, final_epochs, learning_rate, ..rest }
     }
-}
 
-/// The method that carries the ratios out.
-enum Inner {
-    Weights(Weights),
-    Channels(Channels),
-}
-
-impl Inner {
-    fn check(&self) -> Result<(), PruneError> {
-        match self {
-            Inner::Weights(method) => method.check(),
-            Inner::Channels(method) => method.check(),
+    fn channels(&self) -> Channels {
+        let Automatic { rounds, epochs, final_epochs, learning_rate, .. } = *self;
+        Channels {
+            layers: self.layers.clone(),
+            criterion: Criterion::L1,
+            ratio: 0.0,
+            scope: Scope::Layer,
+            rounds,
+            epochs,
+            final_epochs,
+            learning_rate,
+            ..Channels::default()
         }
     }
 }
@@ -234,9 +218,15 @@ impl Compressor for Automatic {
     fn apply(&self, graph: &mut Graph, run: &mut Run<'_>) -> Result<()> {
         self.check()?;
         let ratios = self.ratios(graph, run)?;
-        match self.method(ratios) {
-            Inner::Weights(method) => method.apply(graph, run),
-            Inner::Channels(method) => method.apply(graph, run),
+        match self.what {
+            What::Weights => {
+                let ratios = ratios.into_iter().map(|(layers, ratio)| (layers.concat(), ratio)).collect();
+                self.weights(ratios).apply(graph, run)
+            }
+            What::Channels => {
+                *graph = self.channels().prune(graph, &ratios.into_iter().collect(), run)?;
+                Ok(())
+            }
         }
     }
 

@@ -1,19 +1,19 @@
 //! Accuracy against ratio, layer by layer.
 
 use super::What;
+use crate::Criterion;
 use crate::channels::{Channels, channel_groups};
 use crate::targets;
 use crate::weights::{Scope, Weights};
 use cnn_core::compress::write_config;
 use cnn_core::{Compressor, Graph, Result, Run, Selection};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The accuracy of a network of which one layer is pruned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// The layer; for channels the first of those that go together.
-    pub layer: String,
+    /// The layer; for channels all that make the channels which go together.
+    pub layers: Vec<String>,
     /// Ratio and accuracy on the validation images, in `[0, 1]`; the first ratio is 0.
     pub points: Vec<(f64, f64)>,
 }
@@ -47,7 +47,7 @@ impl Curve {
 /// let registry = Registry::core();
 /// let mut run = Run::new(&data, &data, TrainSettings::default(), &registry);
 /// let curves = sensitivity(&graph, What::Weights, &Selection::default(), &[0.5, 0.9], &mut run)?;
-/// assert_eq!(curves.iter().map(|c| c.layer.as_str()).collect::<Vec<_>>(), ["conv1", "conv2", "fc1", "fc2"]);
+/// assert_eq!(curves.iter().map(|c| c.layers[0].as_str()).collect::<Vec<_>>(), ["conv1", "conv2", "fc1", "fc2"]);
 /// assert_eq!(curves[0].points.len(), 3);
 /// # Ok::<(), cnn_core::Error>(())
 /// ```
@@ -61,13 +61,12 @@ pub fn sensitivity(
     ratios: &[f64],
     run: &mut Run<'_>,
 ) -> Result<Vec<Curve>> {
-    let names: Vec<String> = match what {
+    let names: Vec<Vec<String>> = match what {
         What::Weights => {
-            targets::find(graph, layers)?.into_iter().map(|at| graph.nodes()[at].name.clone()).collect()
+            let found = targets::find(graph, layers)?.into_iter();
+            found.map(|at| vec![graph.nodes()[at].name.clone()]).collect()
         }
-        What::Channels => {
-            channel_groups(graph, layers)?.iter().map(|group| group.name(graph).to_string()).collect()
-        }
+        What::Channels => channel_groups(graph, layers)?.iter().map(|group| group.key(graph)).collect(),
     };
     let key = match run.memory {
         Some(_) => format!("sensitivity-{}", run.fingerprint(graph, &write_config(&what))?),
@@ -76,50 +75,52 @@ pub fn sensitivity(
     let start = run.remember_value(&format!("{key}-start"), |run| run.accuracy(graph))?;
     let bar = run.progress.bar((names.len() * ratios.len()) as u64, "sensitivity");
     let mut curves = Vec::new();
-    for layer in names {
+    for layers in names {
         let mut points = vec![(0.0, start)];
         for &ratio in ratios {
-            let key = format!("{key}-{layer}-{ratio}");
-            let accuracy = run.remember_value(&key, |run| point(graph, what, &layer, ratio, run))?;
+            let key = format!("{key}-{}-{ratio}", layers.join("+"));
+            let shares = [(layers.clone(), ratio)];
+            let accuracy = run.remember_value(&key, |run| {
+                let pruned = prune_by(what, graph, &shares, run)?;
+                run.accuracy(&pruned)
+            })?;
             points.push((ratio, accuracy));
             bar.inc(1);
         }
-        curves.push(Curve { layer, points });
+        curves.push(Curve { layers, points });
     }
     bar.finish_and_clear();
     Ok(curves)
 }
 
-/// The accuracy when one layer is pruned.
-fn point(graph: &Graph, what: What, layer: &str, ratio: f64, run: &mut Run<'_>) -> Result<f64> {
-    let mut pruned = graph.clone();
+/// The network with some layers, or groups of them, pruned by their own ratios, all others not at all, without training.
+pub(super) fn prune_by(
+    what: What,
+    graph: &Graph,
+    shares: &[(Vec<String>, f64)],
+    run: &mut Run<'_>,
+) -> Result<Graph> {
     let memory = run.memory.take();
-    let done = one_shot(what, BTreeMap::from([(layer.to_string(), ratio)])).apply(&mut pruned, run);
+    let pruned = match what {
+        What::Weights => {
+            let ratios = shares.iter().map(|(layers, ratio)| (layers[0].clone(), *ratio)).collect();
+            let method =
+                Weights { ratio: 0.0, ratios, rounds: 1, epochs: 0, final_epochs: 0, ..Weights::default() };
+            let mut pruned = graph.clone();
+            method.apply(&mut pruned, run).map(|()| pruned)
+        }
+        What::Channels => {
+            let method = Channels {
+                ratio: 0.0,
+                scope: Scope::Layer,
+                criterion: Criterion::L1,
+                rounds: 1,
+                final_epochs: 0,
+                ..Channels::default()
+            };
+            method.prune(graph, &shares.iter().cloned().collect(), run)
+        }
+    };
     run.memory = memory;
-    done?;
-    run.accuracy(&pruned)
-}
-
-/// The method that prunes some layers by their own ratio, all others not at all, without training.
-pub(super) fn one_shot(what: What, ratios: BTreeMap<String, f64>) -> Box<dyn Compressor> {
-    match what {
-        What::Weights => Box::new(Weights {
-            ratio: 0.0,
-            ratios,
-            rounds: 1,
-            epochs: 0,
-            final_epochs: 0,
-            ..Weights::default()
-        }),
-        What::Channels => Box::new(Channels {
-            ratio: 0.0,
-            ratios,
-            scope: Scope::Layer,
-            criterion: crate::Criterion::L1,
-            rounds: 1,
-            epochs: 0,
-            final_epochs: 0,
-            ..Channels::default()
-        }),
-    }
+    pruned
 }

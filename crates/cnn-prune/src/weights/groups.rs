@@ -79,7 +79,12 @@ impl Extent<'_> {
     fn own_ratios(&self, graph: &Graph, nodes: &[usize]) -> Result<BTreeMap<usize, f64>> {
         let mut own: BTreeMap<usize, (&str, f64)> = BTreeMap::new();
         for (pattern, &ratio) in self.ratios {
-            for at in targets::matching(graph, pattern)?.into_iter().filter(|at| nodes.contains(at)) {
+            let mut layers = targets::matching(graph, pattern)?;
+            layers.retain(|at| nodes.contains(at));
+            if layers.is_empty() {
+                return Err(PruneError::Unused { pattern: pattern.clone() }.into());
+            }
+            for at in layers {
                 if let Some((first, _)) = own.insert(at, (pattern, ratio)) {
                     let layer = graph.nodes()[at].name.clone();
                     let (first, second) = (first.to_string(), pattern.clone());
@@ -180,11 +185,9 @@ fn gone_of(
             .map(|((at, _), s)| lowest_of_each(s, shape(*at), [of, filters], gone))
             .collect();
     }
-    let sizes: Vec<&[u32]> = layers.iter().map(|(_, units)| units.sizes()).collect();
+    let sizes: Vec<Option<&[u32]>> = layers.iter().map(|(_, units)| units.sizes()).collect();
     let chosen = lowest_units(scores, &sizes, count);
-    let spread = |((_, units), chosen): (&(usize, Units), Vec<bool>)| {
-        units.of().iter().map(|&u| chosen[u as usize]).collect()
-    };
+    let spread = |((_, units), chosen): (&(usize, Units), Vec<bool>)| units.of().map(|u| chosen[u]).collect();
     layers.iter().zip(chosen).map(spread).collect()
 }
 

@@ -24,8 +24,8 @@ pub enum Scope {
     Layer,
     /// Over all selected layers together, with one threshold for all: layers with low scores lose more.
     Global,
-    /// Over layers that look alike, together: same kernels, and the same layers behind them (Fang et al. 2024, "Isomorphic Pruning for
-    /// Vision Models").
+    /// Over layers that look alike, together (Fang et al. 2024, "Isomorphic Pruning for Vision Models"): weights of kernels of one
+    /// size, channels that pass the same kinds of layers.
     Isomorphic,
 }
 

@@ -1,17 +1,17 @@
 //! Weights are set back to an early network.
 
 use crate::error::PruneError;
-use cnn_core::{Graph, Registry, Result, model_file};
+use cnn_core::{Graph, Node, Registry, Result, model_file};
 use std::path::Path;
 
-/// Reads the early network and checks that it is the same one.
+/// Reads the early network and checks that it is the same one: nodes of the same kinds and inputs with parameters of the same shapes.
 pub(super) fn load(file: &Path, graph: &Graph, registry: &Registry) -> Result<Graph> {
     let early = model_file::load_checkpoint(file, registry).or_else(|_| model_file::load(file, registry))?;
-    let shapes = |graph: &Graph| -> Vec<Vec<usize>> {
-        let params = graph.nodes().iter().flat_map(|n| n.layer().params());
-        params.map(|p| p.shape().to_vec()).collect()
+    let nodes = |graph: &Graph| -> Vec<String> {
+        let shapes = |n: &Node| n.layer().params().iter().map(|p| p.shape().to_vec()).collect::<Vec<_>>();
+        graph.nodes().iter().map(|n| format!("{} {:?} {:?}", n.layer().kind(), n.inputs, shapes(n))).collect()
     };
-    match shapes(graph) == shapes(&early) {
+    match nodes(graph) == nodes(&early) {
         true => Ok(early),
         false => Err(PruneError::Setting {
             what: "rewind",
@@ -24,14 +24,17 @@ pub(super) fn load(file: &Path, graph: &Graph, registry: &Registry) -> Result<Gr
     }
 }
 
-/// Gives every parameter the base values of the early network; masks and other constraints stay.
+/// Puts the early layers in the place of the present ones, statistics of normalizations included; masks and other constraints stay.
 pub(super) fn set_back(graph: &mut Graph, early: &Graph) -> Result<()> {
     for at in 0..graph.nodes().len() {
-        let layer = graph.layer_at_mut(at);
-        let Some(layer) = layer.trainable() else { continue };
-        for (param, early) in layer.params_mut().into_iter().zip(early.nodes()[at].layer().params()) {
-            param.set_base(early.value().clone());
+        let mut layer = early.nodes()[at].layer().clone_box();
+        let Some(trainable) = layer.trainable() else { continue };
+        for (early, now) in trainable.params_mut().into_iter().zip(graph.nodes()[at].layer().params()) {
+            early.bake();
+            now.constraints().iter().for_each(|constraint| early.constrain(constraint.clone()));
         }
+        let name = graph.nodes()[at].name.clone();
+        graph.replace(&name, layer)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::groups::{Choice, Extent, Group, remove};
 use super::{Weights, rewind};
-use cnn_core::{Compressor, Graph, Result, Run};
+use cnn_core::{Compressor, Config, Graph, Result, Run};
 
 /// What a search works with.
 struct Search<'a> {
@@ -23,7 +23,12 @@ pub(super) fn prune(method: &Weights, graph: &Graph, run: &mut Run<'_>) -> Resul
     let groups = extent.groups(graph)?;
     let early = method.rewind.as_deref().map(|file| rewind::load(file, graph, run.registry)).transpose()?;
     let key = match run.memory {
-        Some(_) => format!("{}-{}", Weights::NAME, run.fingerprint(graph, &method.config())?),
+        Some(_) => {
+            // of the early network the content counts, not the file's name
+            let early = early.as_ref().map(|e| run.fingerprint(e, &Config::Null)).transpose()?;
+            let config = Weights { rewind: early.map(Into::into), ..method.clone() }.config();
+            format!("{}-{}", Weights::NAME, run.fingerprint(graph, &config)?)
+        }
         None => String::new(),
     };
     let mut search = Search { method, groups, early, key, trainings: 0 };
