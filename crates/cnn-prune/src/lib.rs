@@ -5,7 +5,7 @@
 //!   & Gupta 2017).
 //! - [`Mask`]: the constraint that keeps what was removed at zero, also while later methods train.
 //! - [`SparseConv2d`], [`SparseLinear`]: the packed layers, which store and multiply only what is left.
-//!   For export they are dense again, zeros and all, since sparse tensors of ONNX are not read everywhere.
+//!   An exported file has only those, too; what reads it fills in the zeros ([`cnn_core::Express::sparse`]).
 //! - [`sparsity`]: how many weights each layer has left.
 //!
 //! ```
