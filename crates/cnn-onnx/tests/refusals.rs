@@ -165,6 +165,33 @@ fn small_files_do_not_take_much_memory() {
         .node("ConstantOfShape", &["s"], &["w"])
         .node("MatMul", &["x", "w"], &["y"]);
     assert!(filled.error().contains("more than a file of this size may ask for"), "{}", filled.error());
+    // a vector of 2^40 zeros with one value in it, and one that is copied ten thousand times
+    let sparse = File::new(17, &[2])
+        .constant(floats("z", &[], &[0.0]))
+        .constant(integers("s", &[1 << 40]))
+        .constant(integers("i", &[0]))
+        .constant(floats("u", &[1], &[1.0]))
+        .node("Expand", &["z", "s"], &["zeros"])
+        .node("ScatterElements", &["zeros", "i", "u"], &["w"])
+        .node("Mul", &["x", "w"], &["y"]);
+    assert!(sparse.error().contains("more than a file of this size may ask for"), "{}", sparse.error());
+    for (kind, second) in [("ScatterElements", "i"), ("CumSum", "axis")] {
+        let mut copies = File::new(17, &[2])
+            .constant(floats("z", &[], &[0.0]))
+            .constant(integers("s", &[1 << 20]))
+            .constant(integers("i", &[0]))
+            .constant(TensorProto { dims: vec![], ..integers("axis", &[0]) })
+            .constant(floats("u", &[1], &[1.0]))
+            .node("Expand", &["z", "s"], &["zeros"]);
+        for copy in 0..10_000 {
+            let inputs = &["zeros", second, "u"][..if kind == "CumSum" { 2 } else { 3 }];
+            copies = copies.node(kind, inputs, &[&format!("w{copy}")]);
+        }
+        let all: Vec<String> = (0..10_000).map(|copy| format!("w{copy}")).collect();
+        let all: Vec<&str> = std::iter::once("x").chain(all.iter().map(String::as_str)).collect();
+        let error = copies.node("Sum", &all, &["y"]).error();
+        assert!(error.contains("more than a file of this size may ask for"), "{error}");
+    }
     // an image of 2^60 values
     let image = File::new(17, &[1 << 20, 1 << 20, 1 << 20]).node("Relu", &["x"], &["y"]);
     assert!(image.error().contains("limit"), "{}", image.error());

@@ -11,6 +11,9 @@ pub(super) fn broadcast_to(x: &Value, shape: &[usize], budget: &Budget) -> Resul
         return Ok(x.clone());
     }
     budget.claim(shape)?;
+    if x.len() == 1 {
+        return Ok(x.repeated(shape));
+    }
     let missing = shape.len() - x.shape.len();
     let own = strides(&x.shape);
     let table = |axis: usize| match axis.checked_sub(missing) {
