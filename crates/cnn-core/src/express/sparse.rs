@@ -7,11 +7,11 @@ use crate::{Error, Result};
 /// The longest distance that a byte can say.
 const LONGEST: usize = u8::MAX as usize;
 
-/// Bytes that five operators and their settings take in a file, beside names.
-const OPERATORS: usize = 600;
+/// Bytes that five operators and their settings take in a file, beside the name of the node.
+const OPERATORS: usize = 460;
 
 /// How often the name of the node is written into a file for them.
-const NAMES: usize = 26;
+const NAMES: usize = 25;
 
 impl Express<'_> {
     /// A constant of which only the numbers at some positions are not zero: row-major, rising, as many as the values.
@@ -28,7 +28,7 @@ impl Express<'_> {
     /// That is one byte and a value for each non-zero number: in 32 bits 5 instead of 4 bytes, so half of a constant with 60 % zeros and an
     /// eighth of one with 90 %. Where the next non-zero number is farther than 255, a zero is stored as well; no byte therefore
     /// stands for more than 255 elements, which matters to readers that limit what a file may ask for. The
-    /// operators take about a kilobyte; constants that are small, that have few zeros or four bits are written in full.
+    /// operators take up to a kilobyte; constants that are small, that have few zeros or four bits are written in full.
     ///
     /// # Errors
     /// If positions and values are not as many, or positions do not rise below the number of elements.
@@ -50,7 +50,7 @@ impl Express<'_> {
             )));
         }
         let stored = places(&positions, size).count();
-        let operators = OPERATORS + NAMES * (self.node.len() + label.len());
+        let operators = OPERATORS + NAMES * self.node.len();
         let smaller = stored * (1 + values.width()) + operators < size * values.width();
         // the standard scatters no 4-bit numbers, and indices are of 32 bits here
         if matches!(values, Numbers::U4(_)) || !smaller || i32::try_from(size).is_err() {
