@@ -123,12 +123,11 @@ mod tests {
     use super::places;
     use std::collections::HashSet;
 
-    /// What is written for a constant; the last pair is the operators.
-    fn written(
-        shape: &[usize],
-        positions: &[usize],
-        values: &Numbers,
-    ) -> crate::Result<(Vec<(Vec<usize>, Numbers)>, Vec<&'static str>)> {
+    /// Shapes and numbers of the constants, and the operators.
+    type Written = (Vec<(Vec<usize>, Numbers)>, Vec<&'static str>);
+
+    /// What is written for a constant.
+    fn written(shape: &[usize], positions: &[usize], values: &Numbers) -> crate::Result<Written> {
         let mut into = Expressed {
             names: vec![String::new()],
             taken: HashSet::new(),

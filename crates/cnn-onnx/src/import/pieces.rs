@@ -7,6 +7,8 @@ use crate::slot::{Budget, Slot};
 use crate::value::{Sym, axis_of};
 use cnn_core::layers::{ArithmeticConstant, ArithmeticOperator, Concat, Pad};
 use cnn_core::tensor::{elements, tensor};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// `Concat` along any axis but the batch.
 pub(super) fn concat(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
@@ -20,11 +22,16 @@ pub(super) fn concat(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     }
     let mut order: Vec<usize> = (0..rank).collect();
     order.swap(1, axis);
+    // a value that is there a million times is transposed once
+    let mut turned = HashMap::new();
     for (i, part) in parts.iter_mut().enumerate() {
         if at.drafts.shape(*part).len() != rank {
             return Err(Refusal::invalid("values of different numbers of axes are concatenated"));
         }
-        *part = at.transpose(&format!("{name}.in{i}"), *part, &order)?;
+        *part = match turned.entry(*part) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(at.transpose(&format!("{name}.in{i}"), *part, &order)?),
+        };
     }
     let y = match parts[..] {
         [only] => only,
