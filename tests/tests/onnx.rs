@@ -114,6 +114,41 @@ fn compressed_networks_come_back() {
     }
 }
 
+/// The dense form of a network's sparse layers.
+fn dense(graph: &Graph) -> Graph {
+    let mut dense = graph.clone();
+    for node in graph.nodes() {
+        let layer = node.layer();
+        if let Some(sparse) = layer.downcast_ref::<cnn_prune::SparseLinear>() {
+            dense.replace(&node.name, Box::new(sparse.to_dense().unwrap())).unwrap();
+        } else if let Some(sparse) = layer.downcast_ref::<cnn_prune::SparseConv2d>() {
+            dense.replace(&node.name, Box::new(sparse.to_dense().unwrap())).unwrap();
+        }
+    }
+    dense
+}
+
+#[test]
+fn zeros_are_not_in_the_file_and_come_back_to_the_bit() {
+    let prune = |ratio: f64| {
+        compressed("prune.weights", json!({ "ratio": ratio, "rounds": 1, "epochs": 1, "final_epochs": 0 }))
+    };
+    for (ratio, share) in [(0.5, 0.64), (0.9, 0.15), (0.99, 0.06)] {
+        let graph = prune(ratio);
+        let dense = dense(&graph);
+        let bytes = to_bytes(&graph, &ExportOptions::default()).unwrap();
+        let in_full = to_bytes(&dense, &ExportOptions::default()).unwrap();
+        assert!((bytes.len() as f64) < share * in_full.len() as f64, "{} of {}", bytes.len(), in_full.len());
+        let back = from_bytes(&bytes, None, &ImportOptions::default()).unwrap();
+        assert!(back.operators["ScatterElements"] >= 3, "{:?}", back.operators);
+        let kinds =
+            |g: &Graph| g.nodes().iter().map(|n| (n.name.clone(), n.layer().kind())).collect::<Vec<_>>();
+        assert_eq!(kinds(&back.graph), kinds(&dense));
+        let images = images(&graph, 3);
+        assert_eq!(back.graph.infer(&images).unwrap(), dense.infer(&images).unwrap());
+    }
+}
+
 #[test]
 fn a_codebook_is_smaller_in_the_file_too() {
     let graph = compressed("quant.kmeans", json!({ "bits": 4, "epochs": 1 }));

@@ -106,6 +106,16 @@ fn onnx_in_and_out() {
     let scores = done(&["eval", &small, "--data", &images, "--json"]).json();
     assert!(scores["top1"].as_f64().unwrap() > 0.6, "{scores}");
 
+    // pruned weights alone are small in both forms, as far as layers as small as these can be
+    let recipe =
+        place.write("pruned.toml", RECIPE.split("[[step]]").take(2).collect::<Vec<_>>().join("[[step]]"));
+    let pruned = place.text("pruned.onnx");
+    let arguments = ["compress", &onnx, "--recipe", &recipe, "--data", &images, "-o", &pruned, "--json"];
+    let said = done(&arguments);
+    assert!(!said.err.contains("no standard form"), "{}", said.err);
+    let length = |path: &str| std::fs::metadata(path).unwrap().len() as f64;
+    assert!(length(&pruned) < 0.9 * length(&onnx), "{} of {}", length(&pruned), length(&onnx));
+
     // a compressed network is another one: code 3
     let differs = cnn(&["verify", &onnx, &small, "--data", &images, "--json"]);
     assert_eq!(differs.code, Some(3), "{}", differs.err);

@@ -10,6 +10,8 @@ use crate::tensor::{Tensor, elements};
 use crate::{Error, Result};
 use std::collections::HashSet;
 
+mod sparse;
+
 /// Numbers of a constant, in the type in which they are stored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Numbers {

@@ -242,6 +242,13 @@ impl Value {
         matches!(*self.data, Data::Sym(_))
     }
 
+    /// The only element in all places of a shape.
+    pub(crate) fn repeated(&self, shape: &[usize]) -> Value {
+        let count = elements(shape);
+        let data = same!(&*self.data, v => v.iter().cycle().take(count).copied().collect());
+        Value::new(self.kind, shape.to_vec(), data)
+    }
+
     /// The element at `sum of tables[axis][i_axis]` for every position `i` of the shape given by the tables'
     /// lengths: transposition, slices, gathers and broadcasting are all such a walk. The offsets must be in
     /// range.

@@ -164,3 +164,121 @@ fn the_batch_stays_a_symbol() {
         .node("Reshape", &["x", "t"], &["y"]);
     assert!(odd.error().contains("depend on the size of the batch"), "{}", odd.error());
 }
+
+#[test]
+fn running_sums() {
+    let sums = |shape: &[i64], axis: i64, exclusive: i64, reverse: i64| {
+        let values: Vec<f32> = (1..=shape.iter().product()).map(|v: i64| v as f32).collect();
+        let file = model().constant(floats("c", shape, &values)).constant(integers("a", &[axis])).with(
+            "CumSum",
+            &["c", "a"],
+            &["y"],
+            &[("exclusive", A::I(exclusive)), ("reverse", A::I(reverse))],
+        );
+        numbers(file).1
+    };
+    assert_eq!(sums(&[4], 0, 0, 0), [1.0, 3.0, 6.0, 10.0]);
+    assert_eq!(sums(&[4], -1, 1, 0), [0.0, 1.0, 3.0, 6.0]);
+    assert_eq!(sums(&[4], 0, 0, 1), [10.0, 9.0, 7.0, 4.0]);
+    assert_eq!(sums(&[4], 0, 1, 1), [9.0, 7.0, 4.0, 0.0]);
+    assert_eq!(sums(&[2, 3], 0, 0, 0), [1.0, 2.0, 3.0, 5.0, 7.0, 9.0]);
+    assert_eq!(sums(&[2, 3], 1, 0, 1), [6.0, 5.0, 3.0, 15.0, 11.0, 6.0]);
+    assert_eq!(sums(&[2, 0, 3], 1, 0, 0), [0f32; 0]);
+    // integers wrap in their own type
+    let file = model()
+        .constant(integers("c", &[100, 100, 100]))
+        .constant(integers("a", &[0]))
+        .with("Cast", &["c"], &["b"], &[("to", A::I(i64::from(data_type::INT8)))])
+        .node("CumSum", &["b", "a"], &["y"]);
+    assert_eq!(numbers(file).1, [100.0, -56.0, 44.0]);
+    for axis in [&[2][..], &[-2], &[0, 0], &[]] {
+        let file = model().constant(floats("c", &[2], &[1.0, 2.0])).constant(integers("a", axis));
+        let file = file.node("CumSum", &["c", "a"], &["y"]);
+        assert!(evaluate(&file.bytes(), &BTreeMap::new()).is_err(), "{axis:?}");
+    }
+}
+
+/// `ScatterElements` into six ascending numbers of a shape.
+fn scattered(
+    shape: &[i64],
+    axis: i64,
+    (places, at, updates): (&[i64], &[i64], &[f32]),
+    reduction: &'static str,
+) -> Result<Vec<f32>, String> {
+    let file = model()
+        .constant(floats("c", shape, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+        .constant(TensorProto { dims: places.to_vec(), ..integers("i", at) })
+        .constant(floats("u", places, updates))
+        .with(
+            "ScatterElements",
+            &["c", "i", "u"],
+            &["y"],
+            &[("axis", A::I(axis)), ("reduction", A::S(reduction))],
+        );
+    let made = evaluate(&file.bytes(), &BTreeMap::new()).map_err(|e| e.to_string())?;
+    Ok(made[0].to_f32().iter().copied().collect())
+}
+
+#[test]
+fn values_are_put_at_positions() {
+    let put = |shape: &[i64], axis, indices, reduction| scattered(shape, axis, indices, reduction).unwrap();
+    assert_eq!(put(&[6], 0, (&[2], &[1, -1], &[9.0, 8.0]), "none"), [1.0, 9.0, 3.0, 4.0, 5.0, 8.0]);
+    assert_eq!(put(&[6], 0, (&[0], &[], &[]), "none"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    // along either axis; the other one may be shorter
+    assert_eq!(put(&[2, 3], 0, (&[1, 2], &[1, 0], &[9.0, 8.0]), "none"), [1.0, 8.0, 3.0, 9.0, 5.0, 6.0]);
+    assert_eq!(
+        put(&[2, 3], 1, (&[2, 2], &[2, 0, 1, -1], &[9.0, 8.0, 7.0, 0.0]), "none"),
+        [8.0, 2.0, 9.0, 4.0, 7.0, 0.0]
+    );
+    assert_eq!(
+        put(&[2, 1, 3], -1, (&[1, 1, 4], &[0, 1, 2, 0], &[9.0, 8.0, 7.0, 5.0]), "none"),
+        [5.0, 8.0, 7.0, 4.0, 5.0, 6.0],
+        "the last one of the same place"
+    );
+    let twice = |reduction| put(&[6], 0, (&[3], &[1, 1, 4], &[3.0, -7.0, 0.5]), reduction);
+    assert_eq!(twice("add"), [1.0, -2.0, 3.0, 4.0, 5.5, 6.0]);
+    assert_eq!(twice("mul"), [1.0, -42.0, 3.0, 4.0, 2.5, 6.0]);
+    assert_eq!(twice("max"), [1.0, 3.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(twice("min"), [1.0, -7.0, 3.0, 4.0, 0.5, 6.0]);
+}
+
+#[test]
+fn positions_outside_are_refused() {
+    for (shape, axis, indices, wanted) in [
+        (&[6][..], 0, (&[1][..], &[6][..], &[1.0][..]), "index 6 of an axis of 6"),
+        (&[6], 0, (&[1], &[-7], &[1.0]), "index -7 of an axis of 6"),
+        (&[6], 0, (&[1], &[i64::MIN], &[1.0]), "of an axis of 6"),
+        (&[6], 1, (&[1], &[0], &[1.0]), "axis 1 of 1"),
+        (&[2, 3], 0, (&[1, 4], &[0; 4], &[1.0; 4]), "at indices of shape [1, 4] in data of shape [2, 3]"),
+        (&[2, 3], 0, (&[1], &[0], &[1.0]), "in data of shape [2, 3]"),
+        (&[6], 0, (&[1 << 40, 0], &[], &[]), "more than the limit"),
+    ] {
+        let error = scattered(shape, axis, indices, "none").unwrap_err();
+        assert!(error.contains(wanted), "{error}, not {wanted}");
+    }
+    let error = scattered(&[6], 0, (&[1], &[0], &[1.0]), "mean").unwrap_err();
+    assert!(error.contains("the reduction `mean`"), "{error}");
+    // updates of another number, of another type, and positions that are no integers
+    for (indices, updates) in [
+        (integers("i", &[0, 1]), floats("u", &[1], &[1.0])),
+        (integers("i", &[0]), integers("u", &[1])),
+        (floats("i", &[1], &[0.0]), floats("u", &[1], &[1.0])),
+    ] {
+        let file = model().constant(floats("c", &[2], &[1.0, 2.0])).constant(indices).constant(updates);
+        let file = file.node("ScatterElements", &["c", "i", "u"], &["y"]);
+        assert!(evaluate(&file.bytes(), &BTreeMap::new()).is_err());
+    }
+}
+
+#[test]
+fn what_others_read_keeps_its_values() {
+    let file = model()
+        .constant(floats("c", &[3], &[1.0, 2.0, 3.0]))
+        .constant(integers("i", &[0]))
+        .constant(floats("u", &[1], &[10.0]))
+        .node("ScatterElements", &["c", "i", "u"], &["s"])
+        .node("ScatterElements", &["c", "i", "u"], &["t"])
+        .node("Add", &["s", "c"], &["v"])
+        .node("Sub", &["v", "t"], &["y"]);
+    assert_eq!(numbers(file).1, [1.0, 2.0, 3.0]);
+}

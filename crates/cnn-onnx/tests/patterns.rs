@@ -360,3 +360,24 @@ fn zeros_in_front_of_a_kernel_are_its_padding() -> Outcome {
     assert_eq!(outside.kinds(), ["pad", "avg_pool2d"]);
     Ok(())
 }
+
+#[test]
+fn one_value_put_together_with_itself_is_transposed_once() {
+    let many = |count: usize| {
+        let inputs = vec!["x"; count];
+        File::new(17, &[2, 1, 1])
+            .with("Concat", &inputs, &["y"], &[("axis", A::I(3))])
+            .import()
+            .unwrap()
+            .graph
+    };
+    let graph = many(3);
+    let kinds: Vec<_> = graph.nodes()[1..].iter().map(|n| n.layer().kind()).collect();
+    assert_eq!(kinds, ["transpose", "concat", "transpose"]);
+    let x = image(&[2, 2, 1, 1]);
+    let thrice: Vec<f32> = x.iter().flat_map(|&v| [v; 3]).collect();
+    assert_eq!(graph.infer(&x).unwrap().iter().copied().collect::<Vec<_>>(), thrice);
+    // the work grows with the number of inputs, not with its square
+    let graph = many(1_000_000);
+    assert_eq!(graph.shapes(1).unwrap().last().unwrap(), &[1, 2, 1, 1_000_000]);
+}

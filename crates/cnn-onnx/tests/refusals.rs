@@ -165,6 +165,70 @@ fn small_files_do_not_take_much_memory() {
         .node("ConstantOfShape", &["s"], &["w"])
         .node("MatMul", &["x", "w"], &["y"]);
     assert!(filled.error().contains("more than a file of this size may ask for"), "{}", filled.error());
+    // a vector of 2^40 zeros with one value in it, and one that is copied ten thousand times
+    let sparse = File::new(17, &[2])
+        .constant(floats("z", &[], &[0.0]))
+        .constant(integers("s", &[1 << 40]))
+        .constant(integers("i", &[0]))
+        .constant(floats("u", &[1], &[1.0]))
+        .node("Expand", &["z", "s"], &["zeros"])
+        .node("ScatterElements", &["zeros", "i", "u"], &["w"])
+        .node("Mul", &["x", "w"], &["y"]);
+    assert!(sparse.error().contains("more than a file of this size may ask for"), "{}", sparse.error());
+    for (kind, second) in [("ScatterElements", "i"), ("CumSum", "axis")] {
+        let mut copies = File::new(17, &[2])
+            .constant(floats("z", &[], &[0.0]))
+            .constant(integers("s", &[1 << 20]))
+            .constant(integers("i", &[0]))
+            .constant(TensorProto { dims: vec![], ..integers("axis", &[0]) })
+            .constant(floats("u", &[1], &[1.0]))
+            .node("Expand", &["z", "s"], &["zeros"]);
+        for copy in 0..10_000 {
+            let inputs = &["zeros", second, "u"][..if kind == "CumSum" { 2 } else { 3 }];
+            copies = copies.node(kind, inputs, &[&format!("w{copy}")]);
+        }
+        let all: Vec<String> = (0..10_000).map(|copy| format!("w{copy}")).collect();
+        let all: Vec<&str> = std::iter::once("x").chain(all.iter().map(String::as_str)).collect();
+        let error = copies.node("Sum", &all, &["y"]).error();
+        assert!(error.contains("more than a file of this size may ask for"), "{error}");
+    }
+    // lists of positions: each operator is a few bytes, its list as long as an axis
+    let wide = |kind: &str, inputs: &[&str], attributes: &[(&str, A<'_>)]| {
+        let mut file = File::new(13, &[1, 1 << 20])
+            .constant(integers("one", &[1]))
+            .constant(integers("most", &[i64::MAX]))
+            .constant(integers("axis", &[2]))
+            .constant(integers("pads", &[0, 0, 1, 0, 0, 0]))
+            .constant(integers("twice", &[1, 1, 2]))
+            .constant(integers("halves", &[1 << 19, 1 << 19]))
+            .constant(floats("scales", &[4], &[1.0, 1.0, 1.0, 2.0]))
+            .constant(integers("image", &[0, 1, 1, -1]))
+            .node("Reshape", &["x", "image"], &["i"]);
+        let mut all = vec!["x".to_string()];
+        for copy in 0..100 {
+            let second = format!("second{copy}");
+            all.push(format!("v{copy}"));
+            let outputs = [all[copy + 1].as_str(), second.as_str()];
+            let outputs = &outputs[..if kind == "Split" { 2 } else { 1 }];
+            file = file.with(kind, inputs, outputs, attributes);
+        }
+        let last = all.pop().unwrap_or_default();
+        file.node("Relu", &[&last], &["last"]).node(
+            "Concat",
+            &all.iter().map(String::as_str).collect::<Vec<_>>(),
+            &["y"],
+        )
+    };
+    for (kind, inputs, attributes) in [
+        ("Slice", &["x", "one", "most", "axis"][..], &[][..]),
+        ("Split", &["x", "halves"], &[("axis", A::I(2))]),
+        ("Pad", &["x", "pads"], &[("mode", A::S("reflect"))]),
+        ("Tile", &["x", "twice"], &[]),
+        ("Resize", &["i", "", "scales"], &[]),
+    ] {
+        let error = wide(kind, inputs, attributes).error();
+        assert!(error.contains("more than a file of this size may ask for"), "{kind}: {error}");
+    }
     // an image of 2^60 values
     let image = File::new(17, &[1 << 20, 1 << 20, 1 << 20]).node("Relu", &["x"], &["y"]);
     assert!(image.error().contains("limit"), "{}", image.error());

@@ -19,9 +19,9 @@
 //!
 //! - [`Mask`]: the constraint that keeps what was removed at zero, also while later methods train.
 //! - [`SparseConv2d`], [`SparseLinear`]: the packed layers, which store and multiply only what is left.
-//!   For export they are dense again, zeros and all, since sparse tensors of ONNX are not read everywhere.
 //!   Zeros in blocks of 16 filters by one input weight, and at most `n` of `m` neighbouring channels, are found in the weights and have
 //!   forms of their own in files; the blocks have a kernel of their own too.
+//!   An exported ONNX file has only the non-zero weights, too; what reads it fills in the zeros ([`cnn_core::Express::sparse`]).
 //! - [`sparsity`]: how many weights each layer has left. [`outlook`]: what that gains in a session on this machine.
 //!
 //! ```

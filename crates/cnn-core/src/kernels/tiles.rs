@@ -91,7 +91,6 @@ impl SimdOp for Tiles<'_> {
             (0, big, small + 1, ahead),
             (big * (small + 1), blocks - big, small, ahead.after(self.outer * big)),
         ];
-        // a loop: the code of `pick` is long
         for (start, blocks, height, ahead) in heights {
             self.pick(s, start, blocks, height, ahead);
         }
@@ -126,12 +125,30 @@ macro_rules! by_rows {
     ($self:ident, $s:ident, $start:ident, $blocks:ident, $height:ident, $ahead:ident, $nv:literal, $unit:literal, [$($n:literal)*]) => {
         match $height {
             $($n if $n <= S::ROWS[$nv - 1] => {
-                // SAFETY: whoever built the value vouches for the pointers.
-                unsafe { $self.blocks::<S, $n, $nv, $unit>($s, $start, $blocks, $ahead) }
+                let (tiles, start, blocks, ahead) = ($self, $start, $blocks, $ahead);
+                $s.vectorize(Blocks::<$n, $nv, $unit> { tiles, start, blocks, ahead })
             })*
             _ => unreachable!("block height {}", $height),
         }
     };
+}
+
+/// Blocks of one height. Each height is a function of its own: as one function, all of them take compilers a quarter of the time for
+/// this crate.
+struct Blocks<'a, const MR: usize, const NV: usize, const UNIT: bool> {
+    tiles: &'a Tiles<'a>,
+    start: usize,
+    blocks: usize,
+    ahead: Ahead,
+}
+
+impl<const MR: usize, const NV: usize, const UNIT: bool> SimdOp for Blocks<'_, MR, NV, UNIT> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: whoever built the value vouches for the pointers.
+        unsafe { self.tiles.blocks::<S, MR, NV, UNIT>(s, self.start, self.blocks, self.ahead) }
+    }
 }
 
 impl Tiles<'_> {

@@ -21,6 +21,7 @@ impl Avx512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[inline(never)]
 fn inside<O: SimdOp>(s: Avx512, op: O) -> O::Output {
     op.run(s)
 }

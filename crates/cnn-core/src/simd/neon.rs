@@ -20,6 +20,7 @@ impl Neon {
 }
 
 #[target_feature(enable = "neon")]
+#[inline(never)]
 fn inside<O: SimdOp>(s: Neon, op: O) -> O::Output {
     op.run(s)
 }

@@ -21,6 +21,7 @@ impl Simd for Scalar {
     const LANES: usize = LANES;
     const ROWS: [usize; 2] = [4, 2];
 
+    #[inline(never)]
     fn vectorize<O: SimdOp>(self, op: O) -> O::Output {
         op.run(self)
     }

@@ -27,7 +27,7 @@ pub trait Simd: Sealed + Copy + Send + Sync + 'static {
     /// Most accumulator rows that stay in registers with 1 and with 2 vectors per row.
     const ROWS: [usize; 2];
 
-    /// Runs `op` inside a function compiled for this instruction set.
+    /// Runs `op` inside a function of its own, compiled for this instruction set.
     fn vectorize<O: SimdOp>(self, op: O) -> O::Output;
 
     /// All lanes `x`.

@@ -6,6 +6,7 @@ mod cast;
 mod movement;
 mod quantize;
 mod reduce;
+mod scatter;
 mod unary;
 
 pub(crate) use cast::target as cast_target;
@@ -21,7 +22,7 @@ use crate::value::{Data, Value};
 /// Evaluates an operator whose inputs are all constant; `None` if it is not one of those that fold.
 pub(crate) fn fold(
     op: &Op<'_>,
-    inputs: &Inputs,
+    inputs: &mut Inputs,
     outputs: usize,
     budget: &Budget,
 ) -> Result<Option<Vec<Value>>, Refusal> {
@@ -67,6 +68,8 @@ pub(crate) fn fold(
         "Unsqueeze" => movement::unsqueeze(op, inputs)?,
         "Split" => return movement::split(op, inputs, outputs, budget).map(Some),
         "NonZero" => movement::non_zero(x()?, budget)?,
+        "CumSum" => scatter::cum_sum(op, inputs, budget)?,
+        "ScatterElements" => scatter::scatter_elements(op, inputs, budget)?,
         _ => return Ok(None),
     };
     Ok(Some(vec![value]))
@@ -89,6 +92,7 @@ pub(crate) const FOLDED: &[&str] = &[
     "Concat",
     "Constant",
     "ConstantOfShape",
+    "CumSum",
     "DequantizeLinear",
     "Div",
     "Dropout",
@@ -126,6 +130,7 @@ pub(crate) const FOLDED: &[&str] = &[
     "Relu",
     "Reshape",
     "Round",
+    "ScatterElements",
     "Shape",
     "Sigmoid",
     "Sign",

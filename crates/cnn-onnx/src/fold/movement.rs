@@ -11,6 +11,9 @@ pub(super) fn broadcast_to(x: &Value, shape: &[usize], budget: &Budget) -> Resul
         return Ok(x.clone());
     }
     budget.claim(shape)?;
+    if x.len() == 1 {
+        return Ok(x.repeated(shape));
+    }
     let missing = shape.len() - x.shape.len();
     let own = strides(&x.shape);
     let table = |axis: usize| match axis.checked_sub(missing) {
@@ -98,7 +101,7 @@ pub(crate) struct SlicePart {
 
 impl SlicePart {
     /// The positions along an axis of known size.
-    pub fn positions(&self, size: usize) -> Result<Vec<usize>, Refusal> {
+    pub fn positions(&self, size: usize) -> Result<impl ExactSizeIterator<Item = usize>, Refusal> {
         let known = |s: Sym| {
             s.get().ok_or_else(|| Refusal::unsupported("a slice that depends on the size of the batch"))
         };
@@ -118,7 +121,7 @@ impl SlicePart {
             false => (first - last).max(0) as u64,
         };
         let count = count.div_ceil(step.unsigned_abs());
-        Ok((0..count as i64).map(|i| (first + i * step) as usize).collect())
+        Ok((0..count as usize).map(move |i| (first + i as i64 * step) as usize))
     }
 
     /// True if every image is kept, whatever the size of the batch.
@@ -161,7 +164,7 @@ pub(super) fn slice(op: &Op<'_>, inputs: &Inputs, budget: &Budget) -> Result<Val
     let mut tables = plain_tables(&x.shape);
     for part in slice_parts(op, inputs, x.shape.len())? {
         let positions = part.positions(x.shape[part.axis])?;
-        tables[part.axis] = positions.into_iter().map(|p| p * own[part.axis]).collect();
+        tables[part.axis] = positions.map(|p| p * own[part.axis]).collect();
     }
     Ok(x.walked(&tables))
 }

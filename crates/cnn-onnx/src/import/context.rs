@@ -73,14 +73,17 @@ impl Context<'_> {
         self.drafts.push(name, Transpose::new(order.to_vec())?, &[x])
     }
 
-    /// Positions of one axis copied or set to zero; nothing is added if all stay.
+    /// Positions of one axis copied or set to zero; nothing is added if all stay. The budget of the file pays for the list,
+    /// before it is made: a few bytes ask for a long one.
     pub fn map_axis(
         &mut self,
         name: &str,
         x: usize,
         axis: usize,
-        map: Vec<Option<usize>>,
+        map: impl ExactSizeIterator<Item = Option<usize>>,
     ) -> Result<usize, Refusal> {
+        self.budget.claim(&[map.len()])?;
+        let map: Vec<Option<usize>> = map.collect();
         let size = self.drafts.shape(x)[axis];
         if map.len() == size && map.iter().enumerate().all(|(i, m)| *m == Some(i)) {
             return Ok(x);
@@ -100,7 +103,12 @@ impl Context<'_> {
                 if have != 1 || want > LONGEST {
                     return Err(Refusal::invalid(format!("{from:?} does not expand to {shape:?}")));
                 }
-                x = self.map_axis(&format!("{name}.expand{axis}"), x, axis, vec![Some(0); want])?;
+                x = self.map_axis(
+                    &format!("{name}.expand{axis}"),
+                    x,
+                    axis,
+                    std::iter::repeat_n(Some(0), want),
+                )?;
             }
         }
         Ok(x)

@@ -110,10 +110,10 @@ pub(crate) fn is_known(kind: &str) -> bool {
 impl Importer {
     /// One operator: constants if all it reads is constant, layers otherwise. `used` says which outputs
     /// somebody reads.
-    pub fn convert(&mut self, op: &Op<'_>, inputs: Inputs, used: &[bool]) -> Result<Vec<Slot>, Refusal> {
+    pub fn convert(&mut self, op: &Op<'_>, mut inputs: Inputs, used: &[bool]) -> Result<Vec<Slot>, Refusal> {
         let constant = inputs.0.iter().flatten().all(|slot| matches!(slot, Slot::Constant(..)));
         if constant {
-            return match fold(op, &inputs, used.len(), &self.budget)? {
+            return match fold(op, &mut inputs, used.len(), &self.budget)? {
                 Some(values) => {
                     let origin = match inputs.get(0) {
                         Some(Slot::Constant(_, origin)) => origin.clone(),

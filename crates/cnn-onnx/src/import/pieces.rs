@@ -3,10 +3,12 @@
 use super::context::{Context, LONGEST};
 use crate::fold::{positions, slice_parts, split_sizes};
 use crate::op::Refusal;
-use crate::slot::Slot;
+use crate::slot::{Budget, Slot};
 use crate::value::{Sym, axis_of};
 use cnn_core::layers::{ArithmeticConstant, ArithmeticOperator, Concat, Pad};
 use cnn_core::tensor::{elements, tensor};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// `Concat` along any axis but the batch.
 pub(super) fn concat(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
@@ -20,11 +22,16 @@ pub(super) fn concat(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     }
     let mut order: Vec<usize> = (0..rank).collect();
     order.swap(1, axis);
+    // a value that is there a million times is transposed once
+    let mut turned = HashMap::new();
     for (i, part) in parts.iter_mut().enumerate() {
         if at.drafts.shape(*part).len() != rank {
             return Err(Refusal::invalid("values of different numbers of axes are concatenated"));
         }
-        *part = at.transpose(&format!("{name}.in{i}"), *part, &order)?;
+        *part = match turned.entry(*part) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => *new.insert(at.transpose(&format!("{name}.in{i}"), *part, &order)?),
+        };
     }
     let y = match parts[..] {
         [only] => only,
@@ -47,7 +54,7 @@ pub(super) fn split(at: &mut Context<'_>, outputs: usize) -> Result<Vec<Slot>, R
         if size == 0 {
             return Err(Refusal::unsupported("an empty piece"));
         }
-        let map = (start..start + size).map(Some).collect();
+        let map = (start..start + size).map(Some);
         slots.push(Slot::Dynamic(at.map_axis(&format!("{name}.{i}"), x, axis, map)?));
         start += size;
     }
@@ -71,11 +78,11 @@ pub(super) fn slice(at: &mut Context<'_>, exported: Option<usize>) -> Result<Vec
             continue;
         }
         let chosen = part.positions(shape[part.axis])?;
-        if chosen.is_empty() {
+        if chosen.len() == 0 {
             return Err(Refusal::unsupported("an empty slice"));
         }
         let label = if count == 1 { name.clone() } else { format!("{name}.{}", part.axis) };
-        x = at.map_axis(&label, x, part.axis, chosen.into_iter().map(Some).collect())?;
+        x = at.map_axis(&label, x, part.axis, chosen.map(Some))?;
     }
     Ok(Context::one(x))
 }
@@ -89,7 +96,7 @@ pub(super) fn gather(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
     if axis == 0 {
         return Err(Refusal::unsupported("a choice of images of the batch"));
     }
-    let map = positions(indices, shape[axis])?.into_iter().map(Some).collect();
+    let map = positions(indices, shape[axis])?.into_iter().map(Some);
     let target = [&shape[..axis], indices.shape(), &shape[axis + 1..]].concat();
     let y = at.map_axis(&name, x, axis, map)?;
     Ok(Context::one(at.drafts.reshape(&format!("{name}.shape"), y, &target)?))
@@ -108,7 +115,7 @@ pub(super) fn tile(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
             usize::try_from(times).ok().filter(|&t| t > 0 && t.saturating_mul(shape[axis]) <= LONGEST);
         let times = times.ok_or_else(|| Refusal::invalid(format!("{repeats:?} repeats")))?;
         if times > 1 {
-            let map = (0..times * shape[axis]).map(|i| Some(i % shape[axis])).collect();
+            let map = (0..times * shape[axis]).map(|i| Some(i % shape[axis]));
             x = at.map_axis(&format!("{name}.{axis}"), x, axis, map)?;
         }
     }
@@ -136,7 +143,12 @@ fn pads(at: &Context<'_>, rank: usize) -> Result<Vec<[i64; 2]>, Refusal> {
 }
 
 /// Where each position of a padded axis comes from; `None` is the frame of a constant.
-fn padded(size: usize, [before, behind]: [i64; 2], mode: &str) -> Result<Vec<Option<usize>>, Refusal> {
+fn padded(
+    size: usize,
+    [before, behind]: [i64; 2],
+    mode: &str,
+    budget: &Budget,
+) -> Result<Vec<Option<usize>>, Refusal> {
     let n = size as i64;
     let total = before
         .checked_add(behind)
@@ -144,6 +156,7 @@ fn padded(size: usize, [before, behind]: [i64; 2], mode: &str) -> Result<Vec<Opt
         .filter(|t| (1..=LONGEST as i64).contains(t));
     let total = total
         .ok_or_else(|| Refusal::invalid(format!("an axis of {size} padded by {before} and {behind}")))?;
+    budget.claim(&[total as usize])?;
     let source = |i: i64| match mode {
         "constant" => Ok(Some(i).filter(|i| (0..n).contains(i))),
         "edge" => Ok(Some(i.clamp(0, n - 1))),
@@ -185,12 +198,12 @@ pub(super) fn pad(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         let pad = [rows[0], columns[0], rows[1], columns[1]].map(|n| n as usize);
         return Ok(Context::one(at.drafts.push(&name, Pad { pad, value }, &[x])?));
     }
-    let maps =
-        (1..shape.len()).map(|axis| padded(shape[axis], pads[axis], mode)).collect::<Result<Vec<_>, _>>()?;
+    let padded = |axis: usize| padded(shape[axis], pads[axis], mode, at.budget);
+    let maps = (1..shape.len()).map(padded).collect::<Result<Vec<_>, _>>()?;
     let padded_axes = pads.iter().filter(|p| **p != [0, 0]).count();
     for (axis, map) in (1..).zip(&maps) {
         let label = if padded_axes == 1 { name.clone() } else { format!("{name}.{axis}") };
-        x = at.map_axis(&label, x, axis, map.clone())?;
+        x = at.map_axis(&label, x, axis, map.iter().copied())?;
     }
     if mode == "constant" && value != 0.0 && maps.iter().flatten().any(Option::is_none) {
         // the frame is zero so far: a constant is added that has the value there
@@ -215,7 +228,8 @@ mod tests {
 
     #[test]
     fn modes_of_padding() -> Result<(), Refusal> {
-        let at = |mode, pads| padded(3, pads, mode);
+        let budget = Budget::new(100);
+        let at = |mode, pads| padded(3, pads, mode, &budget);
         assert_eq!(at("constant", [1, 2])?, [None, Some(0), Some(1), Some(2), None, None]);
         assert_eq!(at("edge", [2, 1])?, [0, 0, 0, 1, 2, 2].map(Some));
         assert_eq!(at("reflect", [2, 3])?, [2, 1, 0, 1, 2, 1, 0, 1].map(Some));
@@ -224,6 +238,7 @@ mod tests {
         assert!(at("constant", [-2, -1]).is_err());
         assert!(at("constant", [i64::MAX, i64::MAX]).is_err());
         assert!(matches!(at("other", [1, 1]), Err(Refusal::Unsupported(_))));
+        assert!(matches!(at("edge", [0, 100]), Err(Refusal::Invalid(why)) if why.contains("may ask for")));
         Ok(())
     }
 }

@@ -98,7 +98,8 @@ fn side_by_side(
         let position = |o: usize, k: usize| {
             (o * g.stride[axis] + k * g.dilation[axis]).checked_sub(g.pad[axis]).filter(|&p| p < size)
         };
-        let map = (0..outputs[axis]).flat_map(|o| (0..g.kernel[axis]).map(move |k| position(o, k))).collect();
+        let kernel = g.kernel[axis];
+        let map = (0..outputs[axis] * kernel).map(|i| position(i / kernel, i % kernel));
         x = at.map_axis(&format!("{name}.windows{axis}"), x, axis + 2, map)?;
     }
     Ok(x)

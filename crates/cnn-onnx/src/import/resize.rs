@@ -107,6 +107,8 @@ pub(super) fn resize(at: &mut Context<'_>) -> Result<Vec<Slot>, Refusal> {
         "cubic" => ResizeMode::Cubic(at.op.float("cubic_coeff_a", -0.75)?),
         other => return Err(Refusal::unsupported(format!("mode `{other}`"))),
     };
+    // where it runs, each row and each column has a list of what it reads
+    [size[2], size[3]].iter().try_for_each(|&n| at.budget.claim(&[n]))?;
     let layer = Resize { mode, coordinates, size: [size[2], size[3]], scale: [scale[2], scale[3]] };
     Ok(Context::one(at.drafts.push(&name, layer, &[x])?))
 }

@@ -175,8 +175,7 @@ impl Layer for SparseConv2d {
         Box::new(self.clone())
     }
 
-    /// The dense convolution, zeros and all, of the size it was before: the standard's sparse tensors are not
-    /// read everywhere.
+    /// The dense convolution, whose weights standard operators fill with zeros: [`Express::sparse`].
     fn express(&self, at: &mut Express<'_>) -> Result<()> {
         let shape = [self.weight.rows(), self.channels, self.kernel[0], self.kernel[1]];
         let inputs = dense(at, &shape, &self.weight, self.bias())?;

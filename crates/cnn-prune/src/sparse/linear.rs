@@ -148,8 +148,7 @@ impl Layer for SparseLinear {
         Box::new(self.clone())
     }
 
-    /// The dense layer, zeros and all, of the size it was before: the standard's sparse tensors are not read
-    /// everywhere.
+    /// The dense layer, whose weights standard operators fill with zeros: [`Express::sparse`].
     fn express(&self, at: &mut Express<'_>) -> Result<()> {
         let inputs = dense(at, &[self.weight.rows(), self.weight.cols()], &self.weight, self.bias())?;
         let y = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);

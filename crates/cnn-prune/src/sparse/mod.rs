@@ -30,14 +30,15 @@ fn nonzeros(values: Option<&[f32]>) -> u64 {
     values.unwrap_or_default().iter().filter(|&&v| v != 0.0).count() as u64
 }
 
-/// Input, weights and bias of a layer as its dense form takes them; the matrix has the elements of `shape`.
+/// Input, weights and bias of a layer as its dense form takes them; the matrix has the elements of `shape`, and a file only
+/// those that are not zero, where that is smaller.
 fn dense(
     at: &mut Express<'_>,
     shape: &[usize],
     weight: &SparseMatrix,
     bias: Option<&[f32]>,
 ) -> Result<Vec<Value>> {
-    let weight = at.constant("weight", shape, Numbers::F32(weight.to_dense()))?;
+    let weight = at.sparse("weight", shape, weight.positions(), &Numbers::F32(weight.values().to_vec()))?;
     let mut inputs = vec![at.input(0)?, weight];
     if let Some(bias) = bias {
         inputs.push(at.constant("bias", &[bias.len()], Numbers::F32(bias.to_vec()))?);

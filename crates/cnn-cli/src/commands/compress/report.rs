@@ -120,7 +120,7 @@ impl Report {
         })
     }
 
-    /// Says when ONNX cannot hold what was saved, and the bytes of both forms.
+    /// Says when an ONNX file is much longer than the native form, why, and the bytes of both.
     pub(super) fn warn_of_lost_saving(&self, packed: &Graph, session: &Session) {
         let Measured { form, bytes, native_bytes, .. } = &self.after;
         if *form != Form::Onnx || (*bytes as f64) < LOST * *native_bytes as f64 {
@@ -130,10 +130,10 @@ impl Report {
             packed.nodes().iter().map(|n| n.layer().kind()).filter(|k| k.contains('.')).collect();
         let kinds: Vec<&str> = kinds.into_iter().collect();
         session.warn(format!(
-            "ONNX has no standard form for a part of what was saved{}: weights that are left out take their \
-                place as zeros, and \
-             indices are not entropy-coded. The ONNX file has {} bytes, the native form {}; `-o NAME.cnn` \
-             writes the latter",
+            "ONNX has no standard form for a part of what was saved{}: indices are not entropy-coded, zeros \
+                take a place among \
+             shared weights, and a byte says where a pruned one is. The ONNX file has {} bytes, the native form {}; \
+             `-o NAME.cnn` writes the latter",
             if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) },
             grouped(*bytes),
             grouped(*native_bytes)
