@@ -57,7 +57,7 @@ pub enum Threshold {
 /// Retraining starts each time with the learning rate of the first epoch: with the original training's settings that is
 /// learning-rate rewinding (Renda, Frankle & Carbin 2020); [`rewind`](Weights::rewind) also sets the weights back.
 ///
-/// The weights get a [`Mask`], which stays while later methods train; [`Compressor::pack`] makes sparse
+/// The weights get a [`crate::Mask`], which stays while later methods train; [`Compressor::pack`] makes sparse
 /// layers of them.
 ///
 /// ```
