@@ -128,7 +128,9 @@ fn listings() {
     let methods = done(&["methods"]).out;
     assert!(methods.contains("prune.weights") && methods.contains("quant.int8"), "{methods}");
     let one = done(&["methods", "prune.weights"]).out;
-    for part in ["method = \"prune.weights\"", "ratio", "0.8", "layer or global", "only", "finetune"] {
+    for part in
+        ["method = \"prune.weights\"", "ratio", "0.8", "layer, global, isomorphic", "only", "finetune"]
+    {
         assert!(one.contains(part), "no `{part}` in {one}");
     }
     let teacher = done(&["methods", "distill.teacher"]).out;
@@ -145,7 +147,8 @@ fn listings() {
 #[test]
 fn bench_gives_times() {
     let place = Place::new();
-    let net = trained(&place, &place.images());
+    let images = place.images();
+    let net = trained(&place, &images);
     let times = done(&["bench", &net, "--runs", "5", "--batch", "2", "--threads", "1", "--json"]).json();
     assert_eq!((times["runs"].as_u64(), times["threads"].as_u64()), (Some(5), Some(1)));
     assert!(times["median_ms"].as_f64().unwrap() > 0.0);
@@ -160,6 +163,20 @@ fn bench_gives_times() {
         text.contains("GFLOP/s")
             && text.lines().count() > rows.len()
             && !text.contains("on one thread: median")
+    );
+    let dense = done(&["bench", &net, "--runs", "3", "--threads", "1", "--zeros"]).out;
+    assert!(dense.contains("No layer is stored without its zeros"), "{dense}");
+    let recipe = place.write(
+        "r.toml",
+        "[[step]]\nmethod = \"prune.weights\"\nratio = 0.95\nrounds = 1\nepochs = 0\nfinal_epochs = 0\n",
+    );
+    let small = place.text("small.cnn");
+    done(&["compress", &net, "--recipe", &recipe, "--data", &images, "-o", &small]);
+    let zeros = done(&["bench", &small, "--runs", "3", "--threads", "1", "--zeros", "--json"]).json();
+    let zeros: Vec<&str> = zeros["zeros"].as_array().unwrap().iter().filter_map(|z| z.as_str()).collect();
+    assert!(
+        !zeros.is_empty() && zeros.iter().all(|z| z.contains("95 % zeros") && z.contains("break-even")),
+        "{zeros:?}"
     );
     fails(&["bench", &net, "--runs", "0"], &["--runs"]);
     fails(&["bench", &net, "--threads", "0"], &["--threads 0"]);

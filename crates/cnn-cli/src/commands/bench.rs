@@ -6,7 +6,7 @@ use crate::session::Session;
 use anyhow::{Result, bail};
 use cnn_core::init::Init;
 use cnn_core::model_file::DEFAULT_LIMIT;
-use cnn_core::session::Profile;
+use cnn_core::session::{Profile, SessionOptions};
 use serde::Serialize;
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
@@ -28,6 +28,9 @@ pub struct Options {
     /// Show also where the time goes, kernel by kernel (on one thread)
     #[arg(long)]
     pub profile: bool,
+    /// Show also, layer by layer, whether the zeros of a pruned network pay here (on one thread)
+    #[arg(long)]
+    pub zeros: bool,
     /// How to read ONNX
     #[command(flatten)]
     pub load: LoadOptions,
@@ -55,6 +58,9 @@ pub struct Report {
     /// Kernel by kernel, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// A sentence on each sparse layer, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zeros: Option<Vec<String>>,
 }
 
 /// Times a network on noise, which takes as long as images do.
@@ -93,6 +99,15 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
         1 => (None, profile),
         _ => measure(false).map(|(times, profile)| (Some(times), profile))?,
     };
+    let zeros = match options.zeros {
+        true => {
+            let shapes = vec![shape];
+            let found =
+                cnn_prune::outlook(&loaded.graph, &SessionOptions { shapes, ..SessionOptions::default() })?;
+            Some(found.iter().map(ToString::to_string).collect())
+        }
+        false => None,
+    };
     if cfg!(debug_assertions) {
         session.warn("this is a debug build; its times mean little");
     }
@@ -105,6 +120,7 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
         times,
         one_thread,
         profile,
+        zeros,
     })
 }
 
@@ -139,6 +155,11 @@ impl Display for Report {
                 "\n\nEach kernel alone on one thread, median; the machine reaches {:.1} GFLOP/s on one:\n{profile}",
                 profile.peak_gflops
             )?;
+        }
+        match self.zeros.as_deref() {
+            None => {}
+            Some([]) => write!(f, "\n\nNo layer is stored without its zeros.")?,
+            Some(layers) => write!(f, "\n\nWhat the zeros are worth here:\n{}", layers.join("\n"))?,
         }
         Ok(())
     }

@@ -44,7 +44,6 @@ pub enum Criterion {
     BnScale,
     /// Distance of a filter from all others of its layer: those near the geometric median can be replaced by the others (He et al.
     /// 2019, "Filter Pruning via Geometric Median", equation 4). Channels only.
-    #[serde(alias = "fpgm")]
     GeometricMedian,
     /// Share of positions at which the channel is not zero after its activation: 1 - APoZ (Hu et al. 2016, "Network Trimming",
     /// equation 1). Channels with ReLU or another activation that has zeros only.
