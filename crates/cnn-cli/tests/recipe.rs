@@ -193,3 +193,15 @@ fn nothing_makes_the_parser_panic() {
         }
     }
 }
+
+#[test]
+fn the_repository_s_recipes_are_recipes() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut count = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap().path();
+        Recipe::load(&file, &registry()).unwrap_or_else(|e| panic!("{e}"));
+        count += 1;
+    }
+    assert!(count > 0);
+}
