@@ -6,6 +6,7 @@ mod common;
 use cnn_core::init::Init;
 use cnn_core::layers::*;
 use cnn_core::tensor::{relative_error, zeros};
+use cnn_core::train::{Optimizer, TrainSettings};
 use cnn_core::{Compressor, Error, Graph, Run, Selection, Tensor, model_file};
 use cnn_prune::{
     Branches, Budget, Channels, Criterion, Lasso, Penalty, PruneError, Scope, SparseTraining, certify,
@@ -183,10 +184,12 @@ fn widths_are_rounded_and_single_layers_have_their_own_share() {
 #[test]
 fn a_thinned_network_learns_and_deploys() {
     let (train, held_out, registry) = (data(1), data(2), registry());
-    let mut run = Run::new(&train, &held_out, settings(25), &registry);
+    let settings = TrainSettings { optimizer: Optimizer::sgd(0.01, 1e-4), ..settings(25) };
+    let mut run = Run::new(&train, &held_out, settings.clone(), &registry);
     let mut graph = network();
-    run.fine_tune(&mut graph, &settings(25)).unwrap();
+    run.fine_tune(&mut graph, &settings).unwrap();
     let before = (run.accuracy(&graph).unwrap(), bits(&graph).len());
+    assert!(before.0 > 0.9, "{before:?}");
     let method =
         Channels { budget: Some(Budget::Macs(0.5)), final_epochs: 12, samples: 64, ..Channels::default() };
     method.apply(&mut graph, &mut run).unwrap();
