@@ -3,6 +3,7 @@
 use crate::channels::Budget;
 use crate::criteria::images;
 use crate::error::PruneError;
+use crate::retrain::{check_rate, retrain};
 use crate::schedule::Schedule;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::data::Subset;
@@ -102,12 +103,7 @@ impl Branches {
         if self.rounds == 0 {
             return setting("rounds", "at least 1");
         }
-        match self.learning_rate {
-            Some(rate) if !(rate >= 0.0 && rate.is_finite()) => {
-                setting("learning_rate", "a finite number that is not negative")
-            }
-            _ => Ok(()),
-        }
+        check_rate(self.learning_rate)
     }
 
     fn prune(&self, original: &Graph, run: &mut Run<'_>) -> Result<Graph> {
@@ -122,16 +118,8 @@ impl Branches {
             let limit = self.budget.limit_at(part, original)?;
             graph = run.remember(&format!("{key}-{round}"), |run| {
                 let mut shallower = self.shorten(&graph, original, limit, run)?;
-                let last = round == self.rounds;
-                let mut settings = run.settings.clone();
-                settings.epochs = if last { self.final_epochs } else { self.epochs };
-                settings.seed = settings.seed.wrapping_add(round as u64 - 1);
-                if let Some(rate) = self.learning_rate {
-                    settings.optimizer = settings.optimizer.with_rate(rate);
-                }
-                if settings.epochs > 0 {
-                    run.fine_tune(&mut shallower, &settings)?;
-                }
+                let epochs = if round == self.rounds { self.final_epochs } else { self.epochs };
+                retrain(&mut shallower, epochs, self.learning_rate, round as u64 - 1, run)?;
                 Ok(shallower)
             })?;
         }

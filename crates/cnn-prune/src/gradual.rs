@@ -4,6 +4,7 @@ use crate::criteria::{Criterion, REMOVED, lamp, lowest_units, magnitude};
 use crate::error::{PruneError, check_ratios};
 use crate::granularity::{Granularity, Units};
 use crate::mask::{Mask, mask_of, put};
+use crate::retrain::check_rate;
 use crate::schedule::cubic;
 use crate::weights::Scope;
 use crate::weights::groups::{Extent, Group};
@@ -123,12 +124,7 @@ impl Gradual {
         if self.epochs == Some(0) {
             return setting("epochs", "weights are removed during a training: at least 1");
         }
-        match self.learning_rate {
-            Some(rate) if !(rate >= 0.0 && rate.is_finite()) => {
-                setting("learning_rate", "a finite number that is not negative")
-            }
-            _ => Ok(()),
-        }
+        check_rate(self.learning_rate)
     }
 
     fn prune(&self, graph: &Graph, run: &mut Run<'_>) -> Result<Graph> {

@@ -70,6 +70,7 @@ mod mask;
 mod pack;
 mod regularize;
 mod report;
+mod retrain;
 pub mod schedule;
 mod sensitivity;
 mod sparse;

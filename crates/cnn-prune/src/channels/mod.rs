@@ -16,6 +16,7 @@ pub(crate) use shares::GroupKey;
 
 use crate::criteria::Criterion;
 use crate::error::{PruneError, check_ratios};
+use crate::retrain::{check_rate, retrain};
 use crate::schedule::Schedule;
 use crate::weights::Scope;
 use cnn_core::compress::{read_config, write_config};
@@ -138,12 +139,7 @@ impl Channels {
         if self.rounds == 0 {
             return setting("rounds", "at least 1");
         }
-        match self.learning_rate {
-            Some(rate) if !(rate >= 0.0 && rate.is_finite()) => {
-                setting("learning_rate", "a finite number that is not negative")
-            }
-            _ => Ok(()),
-        }
+        check_rate(self.learning_rate)
     }
 
     /// Prunes with shares of single groups in the place of the patterns in `ratios`.
@@ -166,7 +162,7 @@ impl Channels {
             graph = run.remember(&format!("{key}-{round}"), |run| {
                 let mut thinned = self.thin(&graph, original, own, part, run)?;
                 let epochs = if round == self.rounds { self.final_epochs } else { self.epochs };
-                self.retrain(&mut thinned, epochs, round as u64 - 1, run)?;
+                retrain(&mut thinned, epochs, self.learning_rate, round as u64 - 1, run)?;
                 Ok(thinned)
             })?;
         }
@@ -239,19 +235,6 @@ impl Channels {
             }
         }
         Ok(high)
-    }
-
-    fn retrain(&self, graph: &mut Graph, epochs: usize, training: u64, run: &mut Run<'_>) -> Result<()> {
-        if epochs == 0 {
-            return Ok(());
-        }
-        let mut settings = run.settings.clone();
-        settings.epochs = epochs;
-        settings.seed = settings.seed.wrapping_add(training);
-        if let Some(rate) = self.learning_rate {
-            settings.optimizer = settings.optimizer.with_rate(rate);
-        }
-        run.fine_tune(graph, &settings).map(|_| ())
     }
 }
 

@@ -6,6 +6,7 @@ mod solve;
 use crate::channels::{ChannelGroup, Unit, certify, channel_groups};
 use crate::criteria::images;
 use crate::error::{PruneError, check_ratios};
+use crate::retrain::{check_rate, retrain};
 use crate::targets;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::data::batch;
@@ -109,12 +110,7 @@ impl Lasso {
         if self.positions == 0 {
             return setting("positions", "at least 1");
         }
-        match self.learning_rate {
-            Some(rate) if !(rate >= 0.0 && rate.is_finite()) => {
-                setting("learning_rate", "a finite number that is not negative")
-            }
-            _ => Ok(()),
-        }
+        check_rate(self.learning_rate)
     }
 
     fn prune(&self, original: &Graph, run: &mut Run<'_>) -> Result<Graph> {
@@ -131,14 +127,7 @@ impl Lasso {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        if self.epochs > 0 {
-            let mut settings = run.settings.clone();
-            settings.epochs = self.epochs;
-            if let Some(rate) = self.learning_rate {
-                settings.optimizer = settings.optimizer.with_rate(rate);
-            }
-            run.fine_tune(&mut graph, &settings)?;
-        }
+        retrain(&mut graph, self.epochs, self.learning_rate, 0, run)?;
         Ok(graph)
     }
 

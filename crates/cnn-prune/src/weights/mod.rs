@@ -8,6 +8,7 @@ use crate::criteria::Criterion;
 use crate::error::{PruneError, check_ratios};
 use crate::granularity::Granularity;
 use crate::pack;
+use crate::retrain::check_rate;
 use crate::schedule::Schedule;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::{Compressor, Config, Graph, Result, Run, Selection};
@@ -186,9 +187,7 @@ impl Weights {
         {
             return setting("threshold", "a finite number that is not negative");
         }
-        if self.learning_rate.is_some_and(|rate| !(rate >= 0.0 && rate.is_finite())) {
-            return setting("learning_rate", "a finite number that is not negative");
-        }
+        check_rate(self.learning_rate)?;
         if self.max_drop.is_some_and(|points| !(0.0..=100.0).contains(&points)) {
             return setting("max_drop", "percentage points from 0 to 100");
         }

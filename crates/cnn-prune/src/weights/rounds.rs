@@ -2,6 +2,7 @@
 
 use super::groups::{Choice, Extent, Group, remove};
 use super::{Weights, rewind};
+use crate::retrain::retrain;
 use cnn_core::{Compressor, Config, Graph, Result, Run};
 
 /// What a search works with.
@@ -94,14 +95,9 @@ impl Search<'_> {
         if epochs == 0 {
             return Ok(graph);
         }
-        let mut settings = run.settings.clone();
-        settings.epochs = epochs;
-        settings.seed = settings.seed.wrapping_add(training);
-        if let Some(rate) = self.method.learning_rate {
-            settings.optimizer = settings.optimizer.with_rate(rate);
-        }
+        let rate = self.method.learning_rate;
         run.remember(&format!("{}-{training}", self.key), |run| {
-            run.fine_tune(&mut graph, &settings)?;
+            retrain(&mut graph, epochs, rate, training, run)?;
             Ok(graph)
         })
     }
