@@ -35,6 +35,17 @@ fn graph<L: Layer + Clone>(layer: &L, x: &Tensor, norm: bool, shortcut: bool, ac
     graph
 }
 
+/// The largest difference, against the largest value or against the terms of a sum, which are about 1: after an activation all that is
+/// left of a sum may be a small difference of large terms, and its rounding.
+fn difference(y: &Tensor, expected: &Tensor) -> f32 {
+    assert_eq!(y.shape(), expected.shape());
+    let largest = expected.iter().fold(1f32, |most, v| most.max(v.abs()));
+    y.iter()
+        .zip(expected)
+        .fold(0f32, |most, (y, e)| if (y - e).is_finite() { most.max((y - e).abs()) } else { f32::INFINITY })
+        / largest
+}
+
 /// The sparse kernel for the layers of [`graph`], whatever the cost model says.
 fn forced(shapes: &[Vec<usize>], name: &str) -> Choices {
     let keys = shapes.iter().flat_map(|s| [Choices::key("layer", s), Choices::key("twin", s)]);
@@ -51,7 +62,7 @@ fn run(graph: &Graph, x: &Tensor, threads: usize, sparse: Option<&str>) -> Tenso
     let first = x.slice_axis(Axis(0), Slice::from(0..1)).as_standard_layout().to_owned();
     let alone = session.run(&first).unwrap();
     let of_first = y.slice_axis(Axis(0), Slice::from(0..1)).to_owned();
-    assert!(relative_error(&alone, &of_first) < 1e-5 || alone == of_first);
+    assert!(difference(&alone, &of_first) < 1e-5);
     let profile = session.profile(x, 1).unwrap();
     let ours = |kind: &str| kind.starts_with("prune.");
     assert!(profile.rows.iter().all(|r| r.algorithm != "reference"), "{profile}");
@@ -70,19 +81,19 @@ fn check<L: Layer + Clone>(layer: &L, x: &Tensor, exact: bool, blocks: bool) {
         if exact && fused & 3 == 0 {
             assert_eq!(y, expected);
         }
-        let error = relative_error(&y, &expected);
-        assert!(error <= 1e-5 || y == expected, "{fused}: {error}");
+        let error = difference(&y, &expected);
+        assert!(error <= 1e-5, "{fused}: {error}");
         assert_eq!(run(&graph, x, 2, Some("sparse")), y, "two threads");
         if blocks {
             let y = run(&graph, x, 1, Some("sparse-blocks"));
-            let error = relative_error(&y, &expected);
-            assert!(error <= 1e-5 || y == expected, "{fused}: {error}");
+            let error = difference(&y, &expected);
+            assert!(error <= 1e-5, "{fused}: {error}");
             assert_eq!(run(&graph, x, 2, Some("sparse-blocks")), y, "two threads");
         }
         let y = run(&graph, x, 1, None);
-        let error = relative_error(&y, &expected);
+        let error = difference(&y, &expected);
         // Winograd's algorithm rounds more
-        assert!(error <= 1e-4 || y == expected, "{fused}: {error}");
+        assert!(error <= 1e-4, "{fused}: {error}");
     }
 }
 
