@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     print!("{:22} {:>8} {:>12}", "layer", "dense ms", "algorithm");
     DENSITIES.iter().for_each(|d| print!(" {:>6.0} %", 100.0 * (1.0 - d)));
     patterns.iter().for_each(|(name, _)| print!(" {name:>8}"));
-    println!(" {:>8} {:>8} {:>8}  break-even", "2:4 x 16", "blk 75%", "blk 90%");
+    println!(" {:>8} {:>8} {:>8} {:>8}  break-even", "2:4 x 16", "2:4 x 32", "blk 75%", "blk 90%");
     for case in cases.iter().filter(|case| case.0.contains(&wanted)) {
         let dense = weights(&case.1, |_, _, _| true)?;
         let mut all = vec![session(case, &dense, None)?];
@@ -68,14 +68,16 @@ fn main() -> Result<()> {
             };
             all.push(session(case, &weights(&case.1, kept)?, Some("sparse"))?);
         }
-        // the same pattern for the filters of a vector
-        let kept = |m: usize, c, t| {
-            let first = c / 4 * 4;
-            let own = hash(m / 16, c, t);
-            (first..first + 4).filter(|&c| hash(m / 16, c, t) < own).count() < 2
-        };
         let name = if case.1.len() == 4 { BLOCKS } else { "sparse" };
-        all.push(session(case, &weights(&case.1, kept)?, Some(name))?);
+        // the same pattern for the filters of a vector, or of two
+        for filters in [16, 32] {
+            let kept = |m: usize, c, t| {
+                let first = c / 4 * 4;
+                let own = hash(m / filters, c, t);
+                (first..first + 4).filter(|&c| hash(m / filters, c, t) < own).count() < 2
+            };
+            all.push(session(case, &weights(&case.1, kept)?, Some(name))?);
+        }
         for density in [0.25, 0.1] {
             let kept = |m: usize, c, t| hash(m / 16, c, t) < density;
             all.push(session(case, &weights(&case.1, kept)?, Some(name))?);

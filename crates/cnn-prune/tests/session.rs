@@ -219,23 +219,27 @@ fn many_parts() {
     check(&SparseLinear::from_dense(&dense).unwrap(), &numbers(&[3, 515]), true, false);
 }
 
-/// Zeros in blocks of 16 filters are found without being told of.
+/// Zeros in blocks of 16 filters, and the same for 32, are found without being told of.
 #[test]
 fn blocks_of_zeros_are_found() {
-    let x = numbers(&[1, 64, 14, 14]);
-    let mut w = numbers(&[40, 64, 3, 3]);
-    for (at, w) in w.iter_mut().enumerate() {
-        if (at / 576 / 16 * 7 + at % 576 * 5) % 10 > 0 {
-            *w = 0.0;
+    for (filters, block) in [(40, 16), (64, 32), (300, 32)] {
+        let x = numbers(&[1, 64, 14, 14]);
+        let mut w = numbers(&[filters, 64, 3, 3]);
+        for (at, w) in w.iter_mut().enumerate() {
+            if (at / 576 / block * 7 + at % 576 * 5) % 10 > 0 {
+                *w = 0.0;
+            }
         }
+        let dense = Conv2d::new(w, None, ConvOptions::default().pad(1)).unwrap();
+        let sparse = SparseConv2d::from_dense(&dense).unwrap();
+        let graph = graph(&sparse, &x, true, false, true);
+        let mut session = Session::new(graph.clone(), &SessionOptions::default()).unwrap();
+        assert!(relative_error(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-5);
+        let rows = session.profile(&x, 1).unwrap().rows;
+        let row = rows.iter().find(|r| r.node == "layer" && r.kind != "layout").unwrap();
+        assert_eq!(row.algorithm, "sparse-blocks");
+        check(&sparse, &numbers(&[3, 64, 9, 8]), false, true);
     }
-    let dense = Conv2d::new(w, None, ConvOptions::default().pad(1)).unwrap();
-    let graph = graph(&SparseConv2d::from_dense(&dense).unwrap(), &x, true, false, true);
-    let mut session = Session::new(graph.clone(), &SessionOptions::default()).unwrap();
-    assert!(relative_error(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-5);
-    let rows = session.profile(&x, 1).unwrap().rows;
-    let row = rows.iter().find(|r| r.node == "layer" && r.kind != "layout").unwrap();
-    assert_eq!(row.algorithm, "sparse-blocks");
 }
 
 /// A layer with few zeros runs dense, one with many does not, and both are told of in the order of the graph.

@@ -21,3 +21,9 @@ pub(super) fn stored(w: &SparseMatrix) -> usize {
     let blocks = columns(w).enumerate();
     blocks.map(|(i, columns)| columns.len() * BLOCK.min(w.rows() - i * BLOCK)).sum()
 }
+
+/// True if each block of an even number has the same columns as its neighbour: a pattern of twice as many filters.
+pub(super) fn paired(w: &SparseMatrix) -> bool {
+    let all: Vec<Vec<u32>> = columns(w).collect();
+    all.len().is_multiple_of(2) && all.chunks(2).all(|pair| pair[0] == pair[1])
+}

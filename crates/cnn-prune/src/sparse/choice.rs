@@ -14,8 +14,9 @@ const DIRECT: f64 = 1.75;
 const WINOGRAD: [(&str, f64); 2] = [("winograd-2x2", 1.85), ("winograd-4x4", 2.6)];
 /// Reading and writing a vector of values.
 const VALUES: f64 = 5.0;
-/// A vector of products with blocks, and a vector of results.
-const BLOCK_PRODUCT: [f64; 2] = [0.75, 20.0];
+/// A vector of products with blocks, with blocks in pairs, and a vector of results.
+const BLOCK_PRODUCT: [f64; 2] = [0.75, 0.55];
+const BLOCK_RESULT: f64 = 20.0;
 
 /// A weight of a dense linear layer for one image, in the cache and from memory, and from how many weights on it is the latter.
 const LINEAR_DENSE: [f64; 2] = [0.17, 0.5];
@@ -43,8 +44,9 @@ pub(super) struct Cycles {
 }
 
 impl Cycles {
-    /// A convolution of so many stored weights; `blocks` counts those of the blocks, zeros between them too.
-    pub fn conv(g: &ConvGeometry, lanes: usize, stored: usize, blocks: usize) -> Cycles {
+    /// A convolution of so many stored weights; `blocks` counts those of the blocks, zeros between them too;
+    /// `paired` if they have a pattern of two blocks.
+    pub fn conv(g: &ConvGeometry, lanes: usize, stored: usize, blocks: usize, paired: bool) -> Cycles {
         let pixels = (g.n * g.out_h() * g.out_w()) as f64;
         let values = (g.n * g.c * g.h * g.w) as f64 + pixels * g.m as f64;
         let lanes_of = |n: usize| n.next_multiple_of(lanes) as f64 / lanes as f64;
@@ -52,7 +54,8 @@ impl Cycles {
         let dense = pixels * inner * g.groups as f64 * lanes_of(g.m / g.groups) / DIRECT;
         let vectors = BLOCK as f64 / lanes as f64;
         let columns = blocks as f64 / BLOCK as f64;
-        let product = BLOCK_PRODUCT[0] * columns + BLOCK_PRODUCT[1] * (g.m as f64 / BLOCK as f64);
+        let column = BLOCK_PRODUCT[usize::from(paired && lanes == BLOCK)];
+        let product = column * columns + BLOCK_RESULT * (g.m as f64 / BLOCK as f64);
         Cycles {
             sparse: conv_cycles(g, lanes, stored).unwrap_or(f64::INFINITY),
             blocks: if g.groups == 1 { product * vectors * pixels } else { f64::INFINITY },

@@ -106,7 +106,8 @@ impl SparseConv2d {
         let stored = density.map_or(self.weight.nonzeros(), |d| (d * all) as usize);
         let by = stored as f64 / self.weight.nonzeros().max(1) as f64;
         let blocks = (blocks::stored(&self.weight) as f64 * by).min(all) as usize;
-        Ok(Cycles::conv(&self.geometry(input)?, lanes, stored, blocks))
+        let paired = blocks::paired(&self.weight);
+        Ok(Cycles::conv(&self.geometry(input)?, lanes, stored, blocks, paired))
     }
 
     fn geometry(&self, input: &[usize]) -> Result<ConvGeometry> {
@@ -140,7 +141,8 @@ impl Layer for SparseConv2d {
     /// Where few weights are zero, the kernel of the dense convolution is the faster one.
     fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
         let g = self.geometry(&at.inputs.first()?.shape).ok()?;
-        let cycles = Cycles::conv(&g, at.isa.lanes(), self.weight.nonzeros(), blocks::stored(&self.weight));
+        let (w, lanes) = (&self.weight, at.isa.lanes());
+        let cycles = Cycles::conv(&g, lanes, w.nonzeros(), blocks::stored(w), blocks::paired(w));
         let sparse = |name| match name {
             BLOCKS => lower_blocks(at, &g, &self.weight, self.bias()),
             _ => lower_conv(at, &g, &self.weight, self.bias()),

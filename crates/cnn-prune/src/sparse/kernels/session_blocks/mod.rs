@@ -1,7 +1,8 @@
 //! The convolution whose zeros come in blocks of neighbouring filters, as a kernel of a session: channels last in and out.
 //!
 //! It is the dense product with the columns left out that a block does not have: a vector holds the filters of a block, a stored
-//! column of weights meets one input of several pixels.
+//! column of weights meets one input of several pixels. Where neighbouring blocks have the same columns, as in patterns of twice as
+//! many filters, two vectors share the inputs.
 
 mod product;
 
@@ -40,6 +41,8 @@ struct Block {
 /// The weights of all blocks.
 #[derive(Debug)]
 struct Weights {
+    /// Filters of a block here: [`BLOCK`], or twice as many.
+    filters: usize,
     blocks: Vec<Block>,
     /// `[column][filter of the block]`
     values: Floats,
@@ -49,31 +52,35 @@ impl Weights {
     /// `place` tells how many floats the input of a channel and a tap is from the first one.
     fn of(
         w: &SparseMatrix,
+        lanes: usize,
         taps: usize,
         scale: Option<&[f32]>,
         place: impl Fn(usize, usize) -> usize,
     ) -> Weights {
-        let all: Vec<Vec<u32>> = blocks::columns(w).collect();
-        let mut values = Floats::zeros(all.iter().map(Vec::len).sum::<usize>() * BLOCK);
+        // where two vectors fit the registers
+        let side = if lanes == BLOCK && blocks::paired(w) { 2 } else { 1 };
+        let filters = side * BLOCK;
+        let all: Vec<Vec<u32>> = blocks::columns(w).step_by(side).collect();
+        let mut values = Floats::zeros(all.iter().map(Vec::len).sum::<usize>() * filters);
         let (mut start, mut packed) = (0, Vec::with_capacity(all.len()));
         for (block, mut columns) in all.into_iter().enumerate() {
             // tap after tap: neighbouring channels lie in one line of the cache
             columns.sort_by_key(|&c| (c as usize % taps, c as usize / taps));
-            let to = &mut values[start..][..columns.len() * BLOCK];
+            let to = &mut values[start..][..columns.len() * filters];
             let mut index = std::collections::HashMap::with_capacity(columns.len());
             index.extend(columns.iter().enumerate().map(|(i, &column)| (column, i)));
-            for (lane, row) in (block * BLOCK..w.rows().min((block + 1) * BLOCK)).enumerate() {
+            for (lane, row) in (block * filters..w.rows().min((block + 1) * filters)).enumerate() {
                 let scale = scale.map_or(1.0, |scale| scale[row]);
                 let (found, values) = w.row(row);
                 for (column, value) in found.iter().zip(values) {
-                    to[index[column] * BLOCK + lane] = value * scale;
+                    to[index[column] * filters + lane] = value * scale;
                 }
             }
             let offset = |&c: &u32| (place(c as usize / taps, c as usize % taps) * 4) as u32;
             packed.push(Block { offsets: columns.iter().map(offset).collect(), start });
-            start += columns.len() * BLOCK;
+            start += columns.len() * filters;
         }
-        Weights { blocks: packed, values }
+        Weights { filters, blocks: packed, values }
     }
 }
 
@@ -114,12 +121,12 @@ pub(in crate::sparse) fn lower_blocks(
     let key = format!("blocks {row}");
     let scale = at.epilogue.scale.as_deref();
     let weights = at.shared(&key, || {
-        Weights::of(w, g.kernel[0] * g.kernel[1], scale, |channel, tap| {
+        Weights::of(w, at.isa.lanes(), g.kernel[0] * g.kernel[1], scale, |channel, tap| {
             let (ky, kx) = (tap / g.kernel[1], tap % g.kernel[1]);
             ky * g.dilation[0] * row + kx * g.dilation[1] * g.c + channel
         })
     });
-    let mut padded = Floats::zeros(g.m.next_multiple_of(BLOCK));
+    let mut padded = Floats::zeros(g.m.next_multiple_of(2 * BLOCK));
     for (m, to) in padded[..g.m].iter_mut().enumerate() {
         let bias = bias.map_or(0.0, |b| b[m]) * scale.map_or(1.0, |s| s[m]);
         *to = bias + at.epilogue.shift.as_ref().map_or(0.0, |s| s[m]);
@@ -153,6 +160,7 @@ impl BlockConv {
         let work = self.weights.values.len() / BLOCK * lines * line;
         let want = (work / PART).clamp(1, PARTS);
         let heavy = self.weights.values.len() * 4;
+        let filters = self.weights.filters;
         let (bands, columns) = match heavy > HEAVY && heavy > g.c * lines * line * 4 {
             true => (1, want.min(self.weights.blocks.len())),
             false => (want.min(lines), 1),
@@ -164,7 +172,7 @@ impl BlockConv {
                 let pixels = (image * lines + lines_of.start) * line..(image * lines + lines_of.end) * line;
                 for column in 0..columns {
                     let blocks = piece(self.weights.blocks.len(), columns, column);
-                    let channels = blocks.start * BLOCK..g.m.min(blocks.end * BLOCK);
+                    let channels = blocks.start * filters..g.m.min(blocks.end * filters);
                     parts.push(Part { pixels: pixels.clone(), channels });
                 }
             }
@@ -226,7 +234,9 @@ impl Kernel for BlockConv {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.weights.values.len() * 4 + self.weights.values.len() / BLOCK * 4 + self.bias.len() * 4
+        self.weights.values.len() * 4
+            + self.weights.values.len() / self.weights.filters * 4
+            + self.bias.len() * 4
     }
 
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {

@@ -1,11 +1,14 @@
 //! The products of a row of pixels with the stored columns of all blocks of filters.
 
-use super::super::super::blocks::BLOCK;
 use super::super::ending::Ending;
 use super::{Block, Weights};
 use cnn_core::session::{Target, View};
 use cnn_core::simd::{Simd, SimdOp};
 use std::ops::Range;
+
+/// Pixels that are multiplied together, at most: with more of them the multiples of the distance between them do not stay in registers,
+/// which costs more than the weights that are read less often.
+const PIXELS: usize = 10;
 
 /// Pixels at equal distances, times the blocks of a part.
 pub(super) struct Product<'a, 'b> {
@@ -28,11 +31,10 @@ impl SimdOp for &mut Product<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        if S::LANES == BLOCK {
-            self.rows::<S, 1>(s);
-        } else {
-            assert!(2 * S::LANES == BLOCK);
-            self.rows::<S, 2>(s);
+        match self.weights.filters / S::LANES {
+            1 => self.rows::<S, 1>(s),
+            2 => self.rows::<S, 2>(s),
+            other => unreachable!("{other} vectors a block"),
         }
     }
 }
@@ -42,20 +44,19 @@ impl Product<'_, '_> {
     #[inline(always)]
     fn rows<S: Simd, const N: usize>(&mut self, s: S) {
         let all = self.pixels.len();
-        let tiles = all.div_ceil(self.most.min(S::ROWS[N - 1]));
+        let most = PIXELS.min(S::ROWS[N - 1]);
+        let tiles = all.div_ceil(self.most.min(most));
         for tile in 0..tiles {
             let rows = tile * all / tiles..(tile + 1) * all / tiles;
             macro_rules! by_rows {
                 ($($rows:literal $sums:literal),*) => {
                     match rows.len() {
-                        $($rows if $rows <= S::ROWS[N - 1] => self.tile::<S, N, $rows, $sums>(s, rows.start),)*
+                        $($rows if $rows <= PIXELS.min(S::ROWS[N - 1]) => self.tile::<S, N, $rows, $sums>(s, rows.start),)*
                         other => unreachable!("{other} rows"),
                     }
                 };
             }
-            by_rows!(
-                1 4, 2 4, 3 3, 4 2, 5 2, 6 2, 7 2, 8 1, 9 1, 10 1, 11 1, 12 1, 13 1, 14 1, 15 1, 16 1
-            );
+            by_rows!(1 4, 2 4, 3 3, 4 2, 5 2, 6 2, 7 2, 8 1, 9 1, 10 1);
         }
     }
 
@@ -66,12 +67,13 @@ impl Product<'_, '_> {
         let low = s.splat(self.ending.low);
         let high = s.splat(self.ending.high);
         let x = self.x.wrapping_add(first * self.step).cast::<u8>();
-        for at in channels.clone().step_by(BLOCK) {
-            let block = &self.weights.blocks[at / BLOCK];
-            let bias = &self.bias[at..at + BLOCK];
+        let width = N * S::LANES;
+        for at in channels.clone().step_by(width) {
+            let block = &self.weights.blocks[at / width];
+            let bias = &self.bias[at..at + width];
             // SAFETY: whoever built the value vouches for the inputs of all pixels.
             let sums = unsafe { self.sums::<S, N, R, U>(s, x, block, bias) };
-            let count = BLOCK.min(channels.end - at);
+            let count = width.min(channels.end - at);
             for (r, sums) in sums.into_iter().enumerate() {
                 let pixel = self.pixels.start + first + r;
                 let to = &mut self.out.pixel(pixel)[at - channels.start..][..count];
@@ -113,7 +115,7 @@ impl Product<'_, '_> {
         bias: &[f32],
     ) -> [[S::V; N]; R] {
         let step = self.step * 4;
-        let weights = &self.weights.values[block.start..][..block.offsets.len() * BLOCK];
+        let weights = &self.weights.values[block.start..][..block.offsets.len() * N * S::LANES];
         let mut acc = [[[s.splat(0.0); N]; R]; U];
         let mut w = weights.as_ptr();
         // SAFETY: each offset has its block of weights; the inputs are the caller's promise.
@@ -127,12 +129,12 @@ impl Product<'_, '_> {
             for offsets in groups {
                 for (&offset, acc) in offsets.iter().zip(&mut acc) {
                     multiply(s, x.add(offset as usize), step, w, acc);
-                    w = w.add(BLOCK);
+                    w = w.add(N * S::LANES);
                 }
             }
             for &offset in rest {
                 multiply(s, x.add(offset as usize), step, w, &mut acc[0]);
-                w = w.add(BLOCK);
+                w = w.add(N * S::LANES);
             }
         }
         let mut sums = acc[0];
