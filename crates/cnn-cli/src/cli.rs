@@ -11,7 +11,7 @@ use serde_json::json;
 
 const CODES: &str = "Exit codes: 0 done, 1 an error, 2 wrong usage, 3 `cnn verify` found a difference, 130 \
     interrupted.
-Ctrl-C stops after the step that runs and keeps what is done; the same command goes on from there.
+Ctrl-C stops a training within a moment and keeps what is done, whole epochs too; the same command goes on from there.
 Twice quits at once.";
 
 /// Arguments of the program.

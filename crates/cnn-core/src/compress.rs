@@ -12,7 +12,7 @@ use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use wildmatch::WildMatch;
 
 /// The configuration of a method, as it appears in recipes and reports.
@@ -140,18 +140,33 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Trains the network with the run's data, objective and hooks.
+    /// Trains the network with the run's data, objective and hooks. With a [`Run::memory`] it keeps a checkpoint there until it is done,
+    /// from which the same training goes on after an interruption.
     ///
     /// # Errors
     /// As [`train`].
     pub fn fine_tune(&mut self, graph: &mut Graph, settings: &TrainSettings) -> Result<History> {
+        let file =
+            self.memory.as_ref().map(|folder| self.checkpoint_in(folder, graph, settings)).transpose()?;
         let data = TrainData {
             train: self.train,
             validation: Some(self.validation),
             augment: self.augment,
-            checkpoint: None,
+            checkpoint: file.as_deref().map(|file| (file, self.registry)),
         };
-        train(graph, data, settings, self.objective.as_mut(), &mut self.hooks, &self.progress)
+        let history = train(graph, data, settings, self.objective.as_mut(), &mut self.hooks, &self.progress)?;
+        if let Some(file) = file.filter(|file| file.exists()) {
+            std::fs::remove_file(&file).map_err(Error::io(&file))?;
+        }
+        Ok(history)
+    }
+
+    /// The file for the checkpoint of a training.
+    fn checkpoint_in(&self, folder: &Path, graph: &Graph, settings: &TrainSettings) -> Result<PathBuf> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let settings =
+            serde_json::to_value(settings).map_err(|e| Error::invalid("settings", e.to_string()))?;
+        Ok(folder.join(format!("training-{}.checkpoint", self.fingerprint(graph, &settings)?)))
     }
 
     /// Top-1 accuracy on the validation images, in `[0, 1]`.
@@ -281,6 +296,7 @@ impl Compressor for Chain {
 mod tests {
     use super::*;
     use crate::testing::{lenet5, stripes};
+    use crate::train::StepInfo;
 
     #[test]
     fn what_was_found_is_read_back() {
@@ -304,5 +320,44 @@ mod tests {
         std::fs::write(folder.path().join("inner/b.json"), "{").unwrap();
         let error = run.remember_value("b", |_| Ok(1)).unwrap_err().to_string();
         assert!(error.contains("b.json"), "{error}");
+    }
+
+    /// Stops the training in its second epoch, the first time.
+    #[derive(Debug)]
+    struct Interruption(bool);
+
+    impl Hook for Interruption {
+        fn name(&self) -> &'static str {
+            "interruption"
+        }
+
+        fn on_step(&mut self, _graph: &mut Graph, at: &StepInfo) -> Result<()> {
+            let stop = self.0 && at.epoch == 1;
+            if stop { Err(Error::Interrupted) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn an_interrupted_training_goes_on() {
+        let data = stripes(40, [1, 28, 28], 10, 1).unwrap();
+        let registry = Registry::core();
+        let settings = TrainSettings { epochs: 3, batch: 8, ..TrainSettings::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let train = |stop: bool, memory: Option<PathBuf>| {
+            let mut run = Run::new(&data, &data, settings.clone(), &registry);
+            run.hooks = vec![Box::new(Interruption(stop))];
+            run.memory = memory;
+            let mut graph = lenet5(0).unwrap();
+            let history = run.fine_tune(&mut graph, &settings);
+            (history.map(|h| h.epochs), run.fingerprint(&graph, &Config::Null).unwrap())
+        };
+        let (whole, expected) = train(false, None);
+        let memory = folder.path().join("memory");
+        let files = || std::fs::read_dir(&memory).unwrap().count();
+        let (stopped, _) = train(true, Some(memory.clone()));
+        assert!(matches!(stopped, Err(Error::Interrupted)) && files() == 1);
+        let (went_on, network) = train(false, Some(memory.clone()));
+        assert_eq!((went_on.unwrap(), network), (whole.unwrap(), expected));
+        assert_eq!(files(), 0);
     }
 }

@@ -115,6 +115,17 @@ impl Lasso {
 
     fn prune(&self, original: &Graph, run: &mut Run<'_>) -> Result<Graph> {
         let targets = self.targets(original)?;
+        let key = match run.memory {
+            Some(_) => format!("{}-{}", Lasso::NAME, run.fingerprint(original, &self.config())?),
+            None => String::new(),
+        };
+        let mut graph = run.remember(&key, |run| self.reconstruct(original, &targets, run))?;
+        retrain(&mut graph, self.epochs, self.learning_rate, 0, run)?;
+        Ok(graph)
+    }
+
+    /// Selection and reconstruction, layer after layer.
+    fn reconstruct(&self, original: &Graph, targets: &[(String, f64)], run: &Run<'_>) -> Result<Graph> {
         let mut batches = Vec::new();
         for ids in images(run, self.samples, "lasso")? {
             batches.push(batch(run.train, &ids)?.0);
@@ -122,12 +133,11 @@ impl Lasso {
         let certified = run.calibration(CERTIFIED)?;
         let bar = run.progress.bar(targets.len() as u64, "reconstruction");
         let mut graph = original.clone();
-        for (name, ratio) in &targets {
+        for (name, ratio) in targets {
             graph = self.reduce(&graph, original, name, *ratio, &batches, run.seed, &certified)?;
             bar.inc(1);
         }
         bar.finish_and_clear();
-        retrain(&mut graph, self.epochs, self.learning_rate, 0, run)?;
         Ok(graph)
     }
 
