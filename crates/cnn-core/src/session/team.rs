@@ -21,6 +21,8 @@ pub struct Team {
 struct Line<T>(T);
 
 const CLOSED: u64 = u64::MAX;
+/// The lower half of a ticket when all parts are taken.
+const NO_PARTS: u64 = 0xffff_ffff;
 
 impl Team {
     /// Runs all parts of all steps, `parts(step)` of each, the steps in order. `work(step, part, worker)` does one part; workers are
@@ -40,8 +42,7 @@ impl Team {
             }
             return;
         }
-        self.ticket.0.store(step_ticket(0), Ordering::Relaxed);
-        self.done.0.store(0, Ordering::Relaxed);
+        self.begin();
         let all = || {
             crew(
                 &|worker| match worker {
@@ -55,6 +56,12 @@ impl Team {
             Some(pool) => pool.install(all),
             None => all(),
         }
+    }
+
+    /// Before the leader opens the first step there is no part to take: what a helper took would be given out again then, and counted twice.
+    fn begin(&self) {
+        self.ticket.0.store(step_ticket(0) | NO_PARTS, Ordering::Relaxed);
+        self.done.0.store(0, Ordering::Relaxed);
     }
 
     fn lead(&self, steps: usize, parts: &impl Fn(usize) -> usize, work: &impl Fn(usize, usize, usize)) {
@@ -102,7 +109,7 @@ impl Team {
     fn take(&self, step: usize, parts: usize) -> Option<usize> {
         let mut seen = self.ticket.0.load(Ordering::Acquire);
         loop {
-            let part = (seen & 0xffff_ffff) as usize;
+            let part = (seen & NO_PARTS) as usize;
             if seen == CLOSED || (seen >> 32) as usize != step || part >= parts {
                 return None;
             }
@@ -175,6 +182,17 @@ fn crew(f: &(impl Fn(usize) + Sync), workers: std::ops::Range<usize>) {
 mod tests {
     use super::*;
     use std::sync::Mutex;
+
+    #[test]
+    fn there_is_nothing_to_take_before_the_leader_opens_a_step() {
+        let team = Team::default();
+        team.begin();
+        assert_eq!(team.take(0, 3), None);
+        let led = Mutex::new(Vec::new());
+        team.lead(2, &|_| 3, &|step, part, _| led.lock().unwrap().push((step, part)));
+        assert_eq!(*led.lock().unwrap(), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+        assert_eq!(team.take(1, 3), None);
+    }
 
     #[test]
     fn every_part_runs_once_and_steps_follow_each_other() {
