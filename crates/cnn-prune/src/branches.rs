@@ -3,6 +3,7 @@
 use crate::channels::Budget;
 use crate::criteria::images;
 use crate::error::PruneError;
+use crate::memory;
 use crate::retrain::{check_rate, retrain};
 use crate::schedule::Schedule;
 use cnn_core::compress::{read_config, write_config};
@@ -108,10 +109,7 @@ impl Branches {
 
     fn prune(&self, original: &Graph, run: &mut Run<'_>) -> Result<Graph> {
         self.layers.check(original)?;
-        let key = match run.memory {
-            Some(_) => format!("{}-{}", Branches::NAME, run.fingerprint(original, &self.config())?),
-            None => String::new(),
-        };
+        let key = memory::key(Branches::NAME, original, &self.config(), run)?;
         let mut graph = original.clone();
         for round in 1..=self.rounds {
             let part = Schedule::Linear.part(round, self.rounds, 1.0);

@@ -67,6 +67,7 @@ mod gradual;
 mod granularity;
 mod lasso;
 mod mask;
+mod memory;
 mod pack;
 mod regularize;
 mod report;

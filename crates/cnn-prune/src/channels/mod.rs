@@ -16,6 +16,7 @@ pub(crate) use shares::GroupKey;
 
 use crate::criteria::Criterion;
 use crate::error::{PruneError, check_ratios};
+use crate::memory;
 use crate::retrain::{check_rate, retrain};
 use crate::schedule::Schedule;
 use crate::weights::Scope;
@@ -149,13 +150,8 @@ impl Channels {
         own: &BTreeMap<GroupKey, f64>,
         run: &mut Run<'_>,
     ) -> Result<Graph> {
-        let key = match run.memory {
-            Some(_) => {
-                let own: Vec<(&GroupKey, &f64)> = own.iter().collect();
-                format!("{}-{}", Channels::NAME, run.fingerprint(original, &write_config(&(self, own)))?)
-            }
-            None => String::new(),
-        };
+        let shares: Vec<(&GroupKey, &f64)> = own.iter().collect();
+        let key = memory::key(Channels::NAME, original, &write_config(&(self, shares)), run)?;
         let mut graph = original.clone();
         for round in 1..=self.rounds {
             let part = self.schedule.part(round, self.rounds, self.ratio);

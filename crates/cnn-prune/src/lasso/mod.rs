@@ -6,6 +6,7 @@ mod solve;
 use crate::channels::{ChannelGroup, Unit, certify, channel_groups};
 use crate::criteria::images;
 use crate::error::{PruneError, check_ratios};
+use crate::memory;
 use crate::retrain::{check_rate, retrain};
 use crate::targets;
 use cnn_core::compress::{read_config, write_config};
@@ -115,10 +116,7 @@ impl Lasso {
 
     fn prune(&self, original: &Graph, run: &mut Run<'_>) -> Result<Graph> {
         let targets = self.targets(original)?;
-        let key = match run.memory {
-            Some(_) => format!("{}-{}", Lasso::NAME, run.fingerprint(original, &self.config())?),
-            None => String::new(),
-        };
+        let key = memory::key(Lasso::NAME, original, &self.config(), run)?;
         let mut graph = run.remember(&key, |run| self.reconstruct(original, &targets, run))?;
         retrain(&mut graph, self.epochs, self.learning_rate, 0, run)?;
         Ok(graph)

@@ -5,6 +5,7 @@ use super::curve::prune_by;
 use super::{What, sensitivity};
 use crate::channels::{Budget, Channels, channel_groups};
 use crate::error::PruneError;
+use crate::memory;
 use crate::weights::{Scope, Weights};
 use crate::{Criterion, pack, targets};
 use cnn_core::compress::{read_config, write_config};
@@ -105,10 +106,7 @@ impl Automatic {
     /// # Errors
     /// As [`sensitivity`], and if the budget cannot be kept.
     pub fn ratios(&self, graph: &Graph, run: &mut Run<'_>) -> Result<Vec<(Vec<String>, f64)>> {
-        let key = match run.memory {
-            Some(_) => format!("{}-{}", Automatic::NAME, run.fingerprint(graph, &self.config())?),
-            None => String::new(),
-        };
+        let key = memory::key(Automatic::NAME, graph, &self.config(), run)?;
         run.remember_value(&key, |run| self.search(graph, run))
     }
 

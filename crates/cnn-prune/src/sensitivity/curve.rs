@@ -3,6 +3,7 @@
 use super::What;
 use crate::Criterion;
 use crate::channels::{Channels, channel_groups};
+use crate::memory;
 use crate::targets;
 use crate::weights::{Scope, Weights};
 use cnn_core::compress::write_config;
@@ -68,10 +69,7 @@ pub fn sensitivity(
         }
         What::Channels => channel_groups(graph, layers)?.iter().map(|group| group.key(graph)).collect(),
     };
-    let key = match run.memory {
-        Some(_) => format!("sensitivity-{}", run.fingerprint(graph, &write_config(&what))?),
-        None => String::new(),
-    };
+    let key = memory::key("sensitivity", graph, &write_config(&what), run)?;
     let start = run.remember_value(&format!("{key}-start"), |run| run.accuracy(graph))?;
     let bar = run.progress.bar((names.len() * ratios.len()) as u64, "sensitivity");
     let mut curves = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::groups::{Choice, Extent, Group, remove};
 use super::{Weights, rewind};
+use crate::memory;
 use crate::retrain::retrain;
 use cnn_core::{Compressor, Config, Graph, Result, Run};
 
@@ -23,15 +24,10 @@ pub(super) fn prune(method: &Weights, graph: &Graph, run: &mut Run<'_>) -> Resul
         Extent { layers: &method.layers, granularity, ratio, scope, threshold, ratios: &method.ratios };
     let groups = extent.groups(graph)?;
     let early = method.rewind.as_deref().map(|file| rewind::load(file, graph, run.registry)).transpose()?;
-    let key = match run.memory {
-        Some(_) => {
-            // of the early network the content counts, not the file's name
-            let early = early.as_ref().map(|e| run.fingerprint(e, &Config::Null)).transpose()?;
-            let config = Weights { rewind: early.map(Into::into), ..method.clone() }.config();
-            format!("{}-{}", Weights::NAME, run.fingerprint(graph, &config)?)
-        }
-        None => String::new(),
-    };
+    // of the early network the content counts, not the file's name
+    let content = early.as_ref().map(|e| run.fingerprint(e, &Config::Null)).transpose()?;
+    let config = Weights { rewind: content.map(Into::into), ..method.clone() }.config();
+    let key = memory::key(Weights::NAME, graph, &config, run)?;
     let mut search = Search { method, groups, early, key, trainings: 0 };
     search.run(graph, run)
 }

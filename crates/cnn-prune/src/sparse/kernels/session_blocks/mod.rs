@@ -126,7 +126,7 @@ pub(in crate::sparse) fn lower_blocks(
             ky * g.dilation[0] * row + kx * g.dilation[1] * g.c + channel
         })
     });
-    let mut padded = Floats::zeros(g.m.next_multiple_of(2 * BLOCK));
+    let mut padded = Floats::zeros(g.m.next_multiple_of(weights.filters));
     for (m, to) in padded[..g.m].iter_mut().enumerate() {
         let bias = bias.map_or(0.0, |b| b[m]) * scale.map_or(1.0, |s| s[m]);
         *to = bias + at.epilogue.shift.as_ref().map_or(0.0, |s| s[m]);

@@ -51,7 +51,7 @@ impl Product<'_, '_> {
             macro_rules! by_rows {
                 ($($rows:literal $sums:literal),*) => {
                     match rows.len() {
-                        $($rows if $rows <= PIXELS.min(S::ROWS[N - 1]) => self.tile::<S, N, $rows, $sums>(s, rows.start),)*
+                        $($rows if $rows <= most => self.tile::<S, N, $rows, $sums>(s, rows.start),)*
                         other => unreachable!("{other} rows"),
                     }
                 };
