@@ -15,11 +15,48 @@ fn random(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// Differences relative to the largest value.
-fn close(got: &[f32], want: &[f32], what: &str) {
-    let top = want.iter().fold(1e-3f32, |t, v| t.max(v.abs()));
-    for (i, (a, b)) in got.iter().zip(want).enumerate() {
-        assert!((a - b).abs() <= 3e-5 * top, "{what}[{i}]: {a} and not {b} (of {top})");
+/// Sums, and the sums of their terms' absolute values, against which rounding errors are measured (Higham, Accuracy and Stability of
+/// Numerical Algorithms, section 3.1): of a sum itself nothing may be left.
+struct Sums {
+    values: Vec<f32>,
+    largest: f32,
+}
+
+/// The sums that `add` writes, from two factors.
+fn sums(len: usize, a: &[f32], b: &[f32], add: impl Fn(&[f32], &[f32], &mut [f32])) -> Sums {
+    let sizes = |v: &[f32]| v.iter().map(|v| v.abs()).collect::<Vec<f32>>();
+    let (mut values, mut terms) = (vec![0.0; len], vec![0.0; len]);
+    add(a, b, &mut values);
+    add(&sizes(a), &sizes(b), &mut terms);
+    Sums { values, largest: terms.into_iter().fold(0.0, f32::max) }
+}
+
+/// What all passes of a convolution are to make.
+struct Wanted {
+    y: Sums,
+    y_bias: Sums,
+    dx: Sums,
+    dw: Sums,
+    db: Sums,
+}
+
+impl Wanted {
+    fn of(g: &ConvGeometry, x: &[f32], w: &[f32], bias: &[f32], dy: &[f32]) -> Self {
+        let mut y_bias = sums(dy.len(), x, w, |x, w, y| reference::conv_forward(g, x, w, Some(bias), y));
+        y_bias.largest += 1.0; // a bias is below 1
+        Self {
+            y: sums(dy.len(), x, w, |x, w, y| reference::conv_forward(g, x, w, None, y)),
+            y_bias,
+            dx: sums(x.len(), w, dy, |w, dy, dx| reference::conv_backward_input(g, w, dy, dx)),
+            dw: sums(w.len(), x, dy, |x, dy, dw| reference::conv_backward_weights(g, x, dy, dw)),
+            db: sums(g.m, dy, &[], |dy, _, db| reference::conv_backward_bias(g, dy, db)),
+        }
+    }
+}
+
+fn close(got: &[f32], want: &Sums, what: &str) {
+    for (i, (a, b)) in got.iter().zip(&want.values).enumerate() {
+        assert!((a - b).abs() <= 3e-6 * want.largest, "{what}[{i}]: {a} and not {b} (of {})", want.largest);
     }
 }
 
@@ -29,34 +66,25 @@ fn all_passes(g: &ConvGeometry, seed: u64) {
     let w = random(g.m * g.c / g.groups * g.kernel[0] * g.kernel[1], seed + 1);
     let dy = random(g.n * g.m * oh * ow, seed + 2);
     let bias = random(g.m, seed + 3);
-    let mut y = vec![0.0; dy.len()];
-    let mut y_bias = vec![0.0; dy.len()];
-    let mut dx = vec![0.0; x.len()];
-    let mut dw = vec![0.0; w.len()];
-    reference::conv_forward(g, &x, &w, None, &mut y);
-    reference::conv_forward(g, &x, &w, Some(&bias), &mut y_bias);
-    reference::conv_backward_input(g, &w, &dy, &mut dx);
-    reference::conv_backward_weights(g, &x, &dy, &mut dw);
+    let want = Wanted::of(g, &x, &w, &bias, &dy);
     for isa in Isa::available() {
         let name = isa.name();
-        let mut got = vec![f32::NAN; y.len()];
+        let mut got = vec![f32::NAN; dy.len()];
         conv_forward_on(isa, g, &x, &w, None, &mut got);
-        close(&got, &y, &format!("{name} {g:?} y"));
+        close(&got, &want.y, &format!("{name} {g:?} y"));
         got.fill(f32::NAN);
         conv_forward_on(isa, g, &x, &w, Some(&bias), &mut got);
-        close(&got, &y_bias, &format!("{name} {g:?} y with bias"));
+        close(&got, &want.y_bias, &format!("{name} {g:?} y with bias"));
         let mut got = vec![f32::NAN; x.len()];
         conv_backward_input_on(isa, g, &w, &dy, &mut got);
-        close(&got, &dx, &format!("{name} {g:?} dx"));
+        close(&got, &want.dx, &format!("{name} {g:?} dx"));
         let mut got = vec![f32::NAN; w.len()];
         conv_backward_weights_on(isa, g, &x, &dy, &mut got);
-        close(&got, &dw, &format!("{name} {g:?} dw"));
+        close(&got, &want.dw, &format!("{name} {g:?} dw"));
     }
-    let mut db = vec![0.0; g.m];
     let mut got = vec![f32::NAN; g.m];
-    reference::conv_backward_bias(g, &dy, &mut db);
     conv_backward_bias(g, &dy, &mut got);
-    close(&got, &db, "db");
+    close(&got, &want.db, "db");
 }
 
 fn geometry(
@@ -123,9 +151,8 @@ proptest! {
     fn any_product(m in 0usize..80, n in 0usize..80, k in 0usize..600, ta: bool, tb: bool, accumulate: bool, seed in any::<u32>()) {
         let seed = u64::from(seed);
         let (a, b, c) = (random(m * k, seed), random(k * n, seed + 1), random(m * n, seed + 2));
-        let mut want = c.clone();
-        for i in 0..m {
-            for j in 0..n {
+        let mut want = sums(m * n, &a, &b, |a, b, want| {
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                 let mut s = if accumulate { f64::from(c[i * n + j]) } else { 0.0 };
                 for l in 0..k {
                     let av = if ta { a[l * m + i] } else { a[i * k + l] };
@@ -134,7 +161,8 @@ proptest! {
                 }
                 want[i * n + j] = s as f32;
             }
-        }
+        });
+        want.largest += 1.0;
         let t = |yes| if yes { Transpose::Yes } else { Transpose::No };
         for isa in Isa::available() {
             let mut got = c.clone();
@@ -150,22 +178,17 @@ proptest! {
         let seed = u64::from(seed);
         let (x, w, dy) = (random(n * inputs, seed), random(inputs * outputs, seed + 1), random(n * outputs, seed + 2));
         let b = random(outputs, seed + 3);
-        let (mut y, mut want_y) = (vec![f32::NAN; dy.len()], vec![0.0; dy.len()]);
-        let (mut dx, mut want_dx) = (vec![f32::NAN; x.len()], vec![0.0; x.len()]);
-        let (mut dw, mut want_dw) = (vec![f32::NAN; w.len()], vec![0.0; w.len()]);
-        let (mut db, mut want_db) = (vec![f32::NAN; outputs], vec![0.0; outputs]);
+        let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
+        let (mut dw, mut db) = (vec![f32::NAN; w.len()], vec![f32::NAN; outputs]);
         linear_forward(&g, &x, &w, Some(&b), &mut y);
         linear_backward_input(&g, &w, &dy, &mut dx);
         linear_backward_weights(&g, &x, &dy, &mut dw);
         linear_backward_bias(&g, &dy, &mut db);
-        reference::conv_forward(&conv, &x, &w, Some(&b), &mut want_y);
-        reference::conv_backward_input(&conv, &w, &dy, &mut want_dx);
-        reference::conv_backward_weights(&conv, &x, &dy, &mut want_dw);
-        reference::conv_backward_bias(&conv, &dy, &mut want_db);
-        close(&y, &want_y, "y");
-        close(&dx, &want_dx, "dx");
-        close(&dw, &want_dw, "dw");
-        close(&db, &want_db, "db");
+        let want = Wanted::of(&conv, &x, &w, &b, &dy);
+        close(&y, &want.y_bias, "y");
+        close(&dx, &want.dx, "dx");
+        close(&dw, &want.dw, "dw");
+        close(&db, &want.db, "db");
     }
 }
 

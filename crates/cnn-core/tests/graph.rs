@@ -3,7 +3,7 @@
 
 use cnn_core::graph::Fixed;
 use cnn_core::layers::*;
-use cnn_core::tensor::relative_error;
+use cnn_core::testing::difference;
 use cnn_core::testing::lenet5;
 use cnn_core::{Error, Graph, Tensor};
 use proptest::prelude::*;
@@ -79,7 +79,7 @@ proptest! {
         thin.keep_channels("after", &keep).unwrap();
         let x = random(&mut ChaCha8Rng::seed_from_u64(!seed), &[2, 3, 6, 6]);
         prop_assert_eq!(excite.filters(), 16);
-        prop_assert!(relative_error(&thin.infer(&x).unwrap(), &masked.infer(&x).unwrap()) < 1e-5);
+        prop_assert!(difference(&thin.infer(&x).unwrap(), &masked.infer(&x).unwrap()) < 1e-5);
         prop_assert_eq!(thin.layer::<Linear>("fc").unwrap().unwrap().inputs(), 9 * (keep.len() + 10));
     }
 
@@ -273,7 +273,7 @@ fn a_branch_is_bypassed_with_all_that_only_it_needs() {
     zero_filters(&mut zero, "inner", &all);
     graph.bypass("residual", 1).unwrap();
     assert!(graph.find("inner").is_err() && graph.find("residual").is_err());
-    assert!(relative_error(&graph.infer(&x).unwrap(), &zero.infer(&x).unwrap()) < 1e-6);
+    assert!(difference(&graph.infer(&x).unwrap(), &zero.infer(&x).unwrap()) < 1e-6);
     refused(&mut graph, |g| g.bypass("cat", 2), "no input 2");
     // the other way the shapes do not fit
     refused(&mut graph, |g| g.bypass("cat", 0), "excite");

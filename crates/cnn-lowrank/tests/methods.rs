@@ -4,7 +4,7 @@
 use cnn_core::init::Init;
 use cnn_core::layers::{Activation, Add, Conv2d, ConvOptions, Flatten, GlobalAvgPool, Linear};
 use cnn_core::model_file::{Encoder, deploy_bytes, from_bytes};
-use cnn_core::tensor::{relative_error, tensor, zeros};
+use cnn_core::tensor::{tensor, zeros};
 use cnn_core::testing::{lenet5, stripes};
 use cnn_core::train::TrainSettings;
 use cnn_core::{Compressor, Constraint, Error, Graph, Registry, Run, Tensor};
@@ -91,7 +91,7 @@ fn a_matrix_of_low_rank_is_reproduced() {
     let layer = report.layer("fc").unwrap();
     assert_eq!((layer.ranks[0], layer.full[0], layer.weights), (7, 30, [1200, 490]));
     assert_eq!(layer.outcome, Outcome::Replaced(vec!["fc.u".into(), "fc.v".into()]));
-    assert!(relative_error(&graph.infer(&x).unwrap(), &expected) < 1e-5);
+    assert!(difference(&graph.infer(&x).unwrap(), &expected) < 1e-5);
     let names: Vec<&str> = graph.nodes().iter().map(|n| n.name.as_str()).collect();
     assert_eq!(names, ["input", "fc.u", "fc.v", "relu"]);
     assert_eq!(graph.cost().unwrap().params, 490 + 30);
@@ -123,7 +123,7 @@ proptest! {
         prop_assert!(layer.ranks[0] <= ranks.0 && layer.ranks[1] <= ranks.1, "{:?}", layer);
         prop_assert!(layer.energy > 1.0 - 1e-6);
         let after = graph.infer(&x).unwrap();
-        prop_assert!(relative_error(&after, &expected) < 1e-5, "{}", relative_error(&after, &expected));
+        prop_assert!(difference(&after, &expected) < 1e-5, "{}", difference(&after, &expected));
         let formula = tucker2_macs(&geometry, [layer.ranks[0], layer.ranks[1]]);
         prop_assert_eq!(layer.macs, [before.macs.total(), formula]);
         match report.replaced() {
@@ -175,7 +175,7 @@ fn several_readers_read_the_end_of_the_chain() {
     let expected = graph.infer(&x).unwrap();
     let report = Tucker2 { energy: 1.0, ..Tucker2::default() }.factorize(&mut graph).unwrap();
     assert_eq!(report.layers[0].ranks, [2, 3]);
-    assert!(relative_error(&graph.infer(&x).unwrap(), &expected) < 1e-5);
+    assert!(difference(&graph.infer(&x).unwrap(), &expected) < 1e-5);
     let sum = graph.node("sum").unwrap();
     assert_eq!(sum.inputs, [graph.find("conv.out").unwrap(), graph.find("relu").unwrap()]);
 }

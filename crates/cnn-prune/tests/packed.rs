@@ -5,8 +5,8 @@ mod common;
 
 use cnn_core::layers::{Conv2d, ConvOptions, Linear};
 use cnn_core::model_file::{deploy_bytes, from_bytes, from_bytes_limited};
-use cnn_core::tensor::{Tensor, relative_error, zeros};
-use cnn_core::testing::{check_layer, strategies};
+use cnn_core::tensor::{Tensor, zeros};
+use cnn_core::testing::{check_layer, difference, strategies};
 use cnn_core::train::{CrossEntropy, EpochInfo, Hook, Progress, TrainData, train};
 use cnn_core::{Compressor, Constraint, Error, FormatError, Graph, Layer, Param, Run};
 use cnn_prune::{Mask, SparseConv2d, SparseLinear, Weights, mask_of};
@@ -61,7 +61,7 @@ proptest! {
     fn a_sparse_linear_layer_is_the_dense_one((dense, x) in linear_case()) {
         let packed = SparseLinear::from_dense(&dense).unwrap();
         check_layer(&packed, &x, &registry()).unwrap();
-        prop_assert!(relative_error(&packed.infer(&[&x]).unwrap(), &dense.infer(&[&x]).unwrap()) <= 1e-5);
+        prop_assert!(difference(&packed.infer(&[&x]).unwrap(), &dense.infer(&[&x]).unwrap()) <= 1e-5);
         let (sparse, full) = (packed.cost(&[x.shape()]).unwrap(), dense.cost(&[x.shape()]).unwrap());
         prop_assert_eq!((sparse.params, sparse.nonzeros), (full.params, full.nonzeros));
         prop_assert_eq!(sparse.macs.float, x.shape()[0] as u64 * dense.weight().nonzeros());
@@ -72,7 +72,7 @@ proptest! {
         let packed = SparseConv2d::from_dense(&dense).unwrap();
         check_layer(&packed, &x, &registry()).unwrap();
         let (y, expected) = (packed.infer(&[&x]).unwrap(), dense.infer(&[&x]).unwrap());
-        prop_assert!(relative_error(&y, &expected) <= 1e-5, "{}", relative_error(&y, &expected));
+        prop_assert!(difference(&y, &expected) <= 1e-5, "{}", difference(&y, &expected));
         let (sparse, full) = (packed.cost(&[x.shape()]).unwrap(), dense.cost(&[x.shape()]).unwrap());
         prop_assert_eq!((sparse.params, sparse.nonzeros), (full.params, full.nonzeros));
         prop_assert!(sparse.macs.float <= full.macs.float);
@@ -165,7 +165,7 @@ fn a_packed_network_answers_like_the_masked_one_and_is_small() {
     let kinds: Vec<&str> = graph.nodes().iter().map(|n| n.layer().kind()).collect();
     assert_eq!(kinds.iter().filter(|k| k.starts_with("prune.")).count(), 4, "{kinds:?}");
     let x = images();
-    assert!(relative_error(&graph.infer(&x).unwrap(), &masked.infer(&x).unwrap()) < 1e-5);
+    assert!(difference(&graph.infer(&x).unwrap(), &masked.infer(&x).unwrap()) < 1e-5);
 
     assert!(
         matches!(deploy_bytes(&masked, false), Err(Error::Node { .. })),

@@ -3,8 +3,8 @@
 
 use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Linear};
 use cnn_core::session::{Choices, Session, SessionOptions, Tuning};
-use cnn_core::tensor::{relative_error, tensor};
-use cnn_core::testing::strategies;
+use cnn_core::tensor::tensor;
+use cnn_core::testing::{difference, strategies};
 use cnn_core::{Graph, Layer, Tensor};
 use cnn_prune::{SparseConv2d, SparseLinear, outlook};
 use ndarray::{Axis, Slice};
@@ -33,17 +33,6 @@ fn graph<L: Layer + Clone>(layer: &L, x: &Tensor, norm: bool, shortcut: bool, ac
         graph.push("relu", Activation::relu()).unwrap();
     }
     graph
-}
-
-/// The largest difference, against the largest value or against the terms of a sum, which are about 1: after an activation all that is
-/// left of a sum may be a small difference of large terms, and its rounding.
-fn difference(y: &Tensor, expected: &Tensor) -> f32 {
-    assert_eq!(y.shape(), expected.shape());
-    let largest = expected.iter().fold(1f32, |most, v| most.max(v.abs()));
-    y.iter()
-        .zip(expected)
-        .fold(0f32, |most, (y, e)| if (y - e).is_finite() { most.max((y - e).abs()) } else { f32::INFINITY })
-        / largest
 }
 
 /// The sparse kernel for the layers of [`graph`], whatever the cost model says.
@@ -159,7 +148,7 @@ fn the_cost_model_decides_and_a_choice_is_replayed() {
         let graph = graph(&SparseConv2d::from_dense(&dense).unwrap(), &x, true, false, true);
         let algorithm = |options: &SessionOptions| {
             let mut session = Session::new(graph.clone(), options).unwrap();
-            assert!(relative_error(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-4);
+            assert!(difference(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-4);
             let rows = session.profile(&x, 1).unwrap().rows;
             rows.iter().find(|r| r.node == "layer" && r.kind != "layout").unwrap().algorithm.clone()
         };
@@ -234,7 +223,7 @@ fn blocks_of_zeros_are_found() {
         let sparse = SparseConv2d::from_dense(&dense).unwrap();
         let graph = graph(&sparse, &x, true, false, true);
         let mut session = Session::new(graph.clone(), &SessionOptions::default()).unwrap();
-        assert!(relative_error(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-5);
+        assert!(difference(&session.run(&x).unwrap(), &graph.infer(&x).unwrap()) < 1e-5);
         let rows = session.profile(&x, 1).unwrap().rows;
         let row = rows.iter().find(|r| r.node == "layer" && r.kind != "layout").unwrap();
         assert_eq!(row.algorithm, "sparse-blocks");

@@ -146,8 +146,11 @@ impl<const MR: usize, const NV: usize, const UNIT: bool> SimdOp for Blocks<'_, M
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: whoever built the value vouches for the pointers.
-        unsafe { self.tiles.blocks::<S, MR, NV, UNIT>(s, self.start, self.blocks, self.ahead) }
+        // no code for heights for which the vectors have not enough registers
+        if const { MR <= S::ROWS[NV - 1] } {
+            // SAFETY: whoever built the value vouches for the pointers.
+            unsafe { self.tiles.blocks::<S, MR, NV, UNIT>(s, self.start, self.blocks, self.ahead) }
+        }
     }
 }
 

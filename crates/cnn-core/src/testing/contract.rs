@@ -5,7 +5,8 @@ use crate::layer::Layer;
 use crate::model_file::{deploy_bytes, from_bytes};
 use crate::registry::Registry;
 use crate::session::{Choices, Session, SessionOptions};
-use crate::tensor::{Tensor, relative_error};
+use crate::tensor::Tensor;
+use crate::testing::difference;
 use crate::{Error, Result};
 use ndarray::Axis;
 
@@ -15,7 +16,7 @@ use ndarray::Axis;
 /// - a batch gives the same bits as its images one by one;
 /// - it refuses no inputs with an error, not a panic;
 /// - its clone gives the same bits;
-/// - a session, where it may run by a kernel of its own, gives the same values up to rounding (relative error 1e-5), and so does every
+/// - a session, where it may run by a kernel of its own, gives the same values up to rounding ([`difference`] 1e-5), and so does every
 ///   other algorithm that the layer offers (Winograd's, 1e-3).
 ///
 /// # Errors
@@ -60,7 +61,7 @@ fn check_session(
 ) -> Result<()> {
     let check = |session: &mut Session| -> Result<()> {
         let output = session.run(input)?;
-        let (error, choices) = (relative_error(&output, expected), session.choices());
+        let (error, choices) = (difference(&output, expected), session.choices());
         require(
             output == expected || error <= most,
             format!("in a session it is off by {error} ({choices:?})"),

@@ -147,25 +147,35 @@ impl SimdOp for Row<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let g = self.g;
-        // SAFETY: the pointers are to images of this geometry, and nobody else has this row.
-        unsafe {
-            match (g.kernel[1], g.stride[1], g.dilation[1]) {
-                _ if g.c < S::LANES => self.tiles::<S, 0, 0, true>(s),
-                _ if self.two => self.pairs(s),
-                (3, 1, 1) => self.tiles::<S, 3, 1, false>(s),
-                (3, 2, 1) => self.tiles::<S, 3, 2, false>(s),
-                (5, 1, 1) => self.tiles::<S, 5, 1, false>(s),
-                (5, 2, 1) => self.tiles::<S, 5, 2, false>(s),
-                (7, 1, 1) => self.tiles::<S, 7, 1, false>(s),
-                (7, 2, 1) => self.tiles::<S, 7, 2, false>(s),
-                _ => self.tiles::<S, 0, 0, false>(s),
-            }
+        match (g.kernel[1], g.stride[1], g.dilation[1]) {
+            _ if g.c < S::LANES => s.vectorize(RowOf::<0, 0, true>(self)),
+            // SAFETY: the pointers are to images of this geometry, and nobody else has these rows.
+            _ if self.two => unsafe { self.pairs(s) },
+            (3, 1, 1) => s.vectorize(RowOf::<3, 1, false>(self)),
+            (3, 2, 1) => s.vectorize(RowOf::<3, 2, false>(self)),
+            (5, 1, 1) => s.vectorize(RowOf::<5, 1, false>(self)),
+            (5, 2, 1) => s.vectorize(RowOf::<5, 2, false>(self)),
+            (7, 1, 1) => s.vectorize(RowOf::<7, 1, false>(self)),
+            (7, 2, 1) => s.vectorize(RowOf::<7, 2, false>(self)),
+            _ => s.vectorize(RowOf::<0, 0, false>(self)),
         }
     }
 }
 
+/// A row for a kernel of a width and a stride, 0 if not known: functions of their own, which take compilers less time than one for all.
+struct RowOf<'a, const KW: usize, const SW: usize, const PARTIAL: bool>(Row<'a>);
+
+impl<const KW: usize, const SW: usize, const PARTIAL: bool> SimdOp for RowOf<'_, KW, SW, PARTIAL> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: the pointers are to images of this geometry, and nobody else has this row.
+        unsafe { self.0.tiles::<S, KW, SW, PARTIAL>(s) }
+    }
+}
+
 impl Row<'_> {
-    /// Cuts the row into tiles. `KW` and `SW` are the kernel's width and horizontal stride, 0 if not known here.
+    /// Cuts the row into tiles.
     #[inline(always)]
     unsafe fn tiles<S: Simd, const KW: usize, const SW: usize, const PARTIAL: bool>(self, s: S) {
         let g = self.g;
