@@ -12,7 +12,7 @@ use std::time::Instant;
 fn main() -> cnn_core::Result<()> {
     let weights = Random::new(1).normal(&[512, 256, 3, 3], 0.02)?;
     let values = cnn_core::tensor::slice(&weights)?;
-    for init in [Init::Linear, Init::KMeansPlusPlus] {
+    for init in [Init::Linear, Init::Density, Init::KMeansPlusPlus] {
         for k in [4, 16, 32, 256] {
             let start = Instant::now();
             let c = centroids(values, k, init, 0)?;

@@ -53,7 +53,7 @@ mod kmeans;
 mod linear_i8;
 mod targets;
 
-pub use cluster::{Init, centroids, nearest};
+pub use cluster::{Init, centroids, nearest, weighted_centroids};
 pub use codebook::{CODEBOOK, Codebook};
 pub use codebook_conv2d::CodebookConv2d;
 pub use codebook_linear::CodebookLinear;
