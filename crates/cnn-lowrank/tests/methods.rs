@@ -5,7 +5,7 @@ use cnn_core::init::Init;
 use cnn_core::layers::{Activation, Add, Conv2d, ConvOptions, Flatten, GlobalAvgPool, Linear};
 use cnn_core::model_file::{Encoder, deploy_bytes, from_bytes};
 use cnn_core::tensor::{tensor, zeros};
-use cnn_core::testing::{lenet5, stripes};
+use cnn_core::testing::{difference, lenet5, stripes};
 use cnn_core::train::TrainSettings;
 use cnn_core::{Compressor, Constraint, Error, Graph, Registry, Run, Tensor};
 use cnn_lowrank::{LowRank, LowRankError, Outcome, Svd, Tucker2, tucker2_macs};
