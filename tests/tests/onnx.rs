@@ -104,6 +104,7 @@ fn compressed_networks_come_back() {
     for (method, config) in [
         ("prune.weights", prune),
         ("quant.kmeans", json!({ "bits": 4, "epochs": 1 })),
+        ("quant.kmeans", json!({ "bits": 3, "epochs": 1, "sharing": { "groups": 3 } })),
         ("lowrank", json!({ "epochs": 1 })),
     ] {
         let graph = compressed(method, config);

@@ -9,6 +9,8 @@ use crate::train::{
     CrossEntropy, History, Hook, Objective, Progress, TrainData, TrainSettings, accuracy, train,
 };
 use crate::{Error, Result};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
@@ -117,6 +119,9 @@ pub struct Run<'a> {
     /// started again: see [`Run::remember`].
     pub memory: Option<PathBuf>,
 }
+
+/// Images of a batch of a sample, at most.
+const SAMPLE_BATCH: usize = 64;
 
 impl<'a> Run<'a> {
     /// A run with cross-entropy, no augmentation, no hooks, quiet.
@@ -237,16 +242,27 @@ impl<'a> Run<'a> {
         Ok(value)
     }
 
-    /// The first `count` training images as one batch, for calibration.
+    /// Positions of `count` training images, or of all if there are fewer, drawn by the run's seed (files are often in the order of
+    /// classes), in batches no larger than those of its training.
+    ///
+    /// # Errors
+    /// If that is no image.
+    pub fn sample(&self, count: usize) -> Result<Vec<Vec<usize>>> {
+        let all = self.train.len();
+        if all == 0 || count == 0 {
+            return Err(Error::Data("a sample of training images is needed, and there are none".into()));
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let chosen = rand::seq::index::sample(&mut rng, all, count.min(all)).into_vec();
+        Ok(chosen.chunks(SAMPLE_BATCH.min(self.settings.batch).max(1)).map(<[usize]>::to_vec).collect())
+    }
+
+    /// A sample of training images ([`Run::sample`]) as one batch, for calibration.
     ///
     /// # Errors
     /// If there is no training image.
     pub fn calibration(&self, count: usize) -> Result<Tensor> {
-        let count = count.min(self.train.len());
-        if count == 0 {
-            return Err(Error::Data("calibration needs training images, and there are none".into()));
-        }
-        Ok(batch(self.train, &(0..count).collect::<Vec<_>>())?.0)
+        Ok(batch(self.train, &self.sample(count)?.concat())?.0)
     }
 }
 

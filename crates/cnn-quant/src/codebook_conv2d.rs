@@ -28,7 +28,7 @@ impl CodebookConv2d {
     /// # Errors
     /// If the weights have more than 256 different values or are not finite.
     pub fn pack(conv: &Conv2d) -> Result<CodebookConv2d> {
-        let weights = CodebookWeights::new(conv.weight().value())?;
+        let weights = CodebookWeights::of(conv.weight())?;
         let bias = conv.bias().map(|b| b.value().clone());
         CodebookConv2d::new(weights, bias, conv.options)
     }

@@ -29,7 +29,7 @@ impl CodebookLinear {
     /// # Errors
     /// If the weights have more than 256 different values or are not finite.
     pub fn pack(linear: &Linear) -> Result<CodebookLinear> {
-        let weights = CodebookWeights::new(linear.weight().value())?;
+        let weights = CodebookWeights::of(linear.weight())?;
         CodebookLinear::new(weights, linear.bias().map(|b| b.value().clone()))
     }
 

@@ -1,6 +1,7 @@
 //! The packed layers in operators of the standard, for export.
 //!
-//! - A codebook: `Gather(values, Cast(indices))` are the weights. Indices are unsigned bytes, or four bits each for at most 16
+//! - A codebook: `Gather(values, Cast(indices))` are the weights; with several codebooks, one after the other in `values`, the start of
+//!   each row's is added to its indices. Indices are unsigned bytes, or four bits each for at most 16
 //!   values where four-bit constants are allowed. Entropy coding has no place in the standard.
 //! - 8 bits: the input through `QuantizeLinear` and back, weights and bias as integers through `DequantizeLinear`: the form that
 //!   runtimes recognise and compute in integers.
@@ -19,17 +20,29 @@ const OPERATORS: usize = 160;
 
 /// Input, weights and bias of a layer under a codebook. Weights so few that the codebook would not pay are plain floats.
 pub fn codebook(at: &mut Express<'_>, weights: &CodebookWeights, bias: Option<&Param>) -> Result<Vec<Value>> {
-    let (codebook, indices) = (weights.codebook(), weights.indices());
-    let four_bit = at.four_bit && codebook.len() <= FOUR_BITS;
-    let bytes = if four_bit { indices.len().div_ceil(2) } else { indices.len() };
+    let (codebooks, indices) = (weights.codebooks(), weights.indices());
+    let values = codebooks.concat();
+    let four_bit = at.four_bit && weights.alphabet() <= FOUR_BITS;
+    let mut bytes = if four_bit { indices.len().div_ceil(2) } else { indices.len() };
+    bytes += if codebooks.len() > 1 { 4 * weights.shape()[0] + OPERATORS } else { 0 };
     let mut inputs = vec![at.input(0)?];
-    if bytes + 4 * codebook.len() + OPERATORS > 4 * indices.len() {
+    if bytes + 4 * values.len() + OPERATORS > 4 * indices.len() {
         inputs.push(at.tensor("weight", &weights.decoded()?)?);
     } else {
         let numbers = if four_bit { Numbers::U4(indices.to_vec()) } else { Numbers::U8(indices.to_vec()) };
-        let values = at.constant("codebook", &[codebook.len()], Numbers::F32(codebook.to_vec()))?;
+        let values = at.constant("codebook", &[values.len()], Numbers::F32(values))?;
         let indices = at.constant("indices", weights.shape(), numbers)?;
-        let wide = at.operator("Cast", &[indices], vec![("to", Attribute::Type(ElementType::I32))]);
+        let mut wide = at.operator("Cast", &[indices], vec![("to", Attribute::Type(ElementType::I32))]);
+        if codebooks.len() > 1 {
+            let starts =
+                codebooks.iter().scan(0, |next, c| Some(std::mem::replace(next, *next + c.len() as i32)));
+            let starts: Vec<i32> = starts.collect();
+            let of_rows = weights.books().map(|book| starts[book]).collect();
+            let mut shape = vec![1; weights.shape().len()];
+            shape[0] = weights.shape()[0];
+            let of_rows = at.constant("codebook_starts", &shape, Numbers::I32(of_rows))?;
+            wide = at.operator("Add", &[wide, of_rows], Vec::new());
+        }
         inputs.push(at.operator("Gather", &[values, wide], Vec::new()));
     }
     if let Some(bias) = bias {
@@ -46,8 +59,15 @@ pub fn int8(at: &mut Express<'_>, weights: &Int8Weights) -> Result<Vec<Value>> {
     let (input, grids) = (weights.input(), weights.grids());
     let scale = at.constant("input_scale", &[], Numbers::F32(vec![input.step]))?;
     let zero = at.constant("input_zero", &[], Numbers::U8(vec![zero_point(&input)]))?;
+    let mut x = at.input(0)?;
+    if input.bits() < 8 {
+        // bytes hold more levels than the grid has
+        let ends = [("input_low", input.value(input.low)), ("input_high", input.value(input.high))];
+        let [low, high] = ends.map(|(name, value)| at.constant(name, &[], Numbers::F32(vec![value])));
+        x = at.operator("Clip", &[x, low?, high?], Vec::new());
+    }
     // rounds to even and saturates, as `Grid::level` does
-    let x = at.operator("QuantizeLinear", &[at.input(0)?, scale, zero], Vec::new());
+    let x = at.operator("QuantizeLinear", &[x, scale, zero], Vec::new());
     let mut inputs = vec![at.operator("DequantizeLinear", &[x, scale, zero], Vec::new())];
 
     let channels = [grids.len()];

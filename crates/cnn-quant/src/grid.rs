@@ -18,23 +18,48 @@ pub struct Grid {
 impl Grid {
     /// The affine grid for values between `min` and `max`, 256 levels. `max = min` is lossless: the one value is level 1 or -1.
     pub fn affine(min: f32, max: f32) -> Grid {
+        Grid::affine_bits(min, max, 8)
+    }
+
+    /// The affine grid of `2^bits` levels.
+    ///
+    /// # Panics
+    /// For more than 8 bits, or none.
+    pub fn affine_bits(min: f32, max: f32, bits: u8) -> Grid {
+        let levels = (1i16 << checked(bits)) - 1;
         if let Some(step) = constant(min, max) {
             let low = if min < 0.0 { -1 } else { 0 };
-            return Grid { step, low, high: low + 255 };
+            return Grid { step, low, high: low + levels };
         }
         // in f64, since max - min may overflow f32
         let (min, max) = (f64::from(min.min(0.0)), f64::from(max.max(0.0)));
-        let step = positive((max - min) / 255.0);
-        let zero = (-min / f64::from(step)).round_ties_even().clamp(0.0, 255.0);
+        let step = positive((max - min) / f64::from(levels));
+        let zero = (-min / f64::from(step)).round_ties_even().clamp(0.0, f64::from(levels));
         let low = -(zero as i16);
-        Grid { step, low, high: low + 255 }
+        Grid { step, low, high: low + levels }
     }
 
     /// The symmetric grid for values between `min` and `max`: levels -127 to 127. `max = min` is lossless.
     pub fn symmetric(min: f32, max: f32) -> Grid {
+        Grid::symmetric_bits(min, max, 8)
+    }
+
+    /// The symmetric grid of `2^bits - 1` levels.
+    ///
+    /// # Panics
+    /// For more than 8 bits, or less than 2.
+    pub fn symmetric_bits(min: f32, max: f32, bits: u8) -> Grid {
+        assert!(bits > 1, "one bit has no symmetric grid");
+        let high = (1i16 << (checked(bits) - 1)) - 1;
         let most = f64::from(min.abs().max(max.abs()));
-        let step = constant(min, max).unwrap_or_else(|| positive(most / 127.0));
-        Grid { step, low: -127, high: 127 }
+        let step = constant(min, max).unwrap_or_else(|| positive(most / f64::from(high)));
+        Grid { step, low: -high, high }
+    }
+
+    /// The bits that number the levels.
+    pub fn bits(&self) -> u8 {
+        let levels = self.high.abs_diff(self.low);
+        (u16::BITS - levels.leading_zeros()) as u8
     }
 
     /// The level nearest to a value (ties to even levels); beyond the grid, its end. NaN counts as 0.
@@ -66,6 +91,11 @@ impl Grid {
     pub fn coarser(self, step: f32) -> Grid {
         Grid { step: self.step.max(step), ..self }
     }
+}
+
+fn checked(bits: u8) -> u8 {
+    assert!((1..=8).contains(&bits), "{bits} bits");
+    bits
 }
 
 /// The step for a single value, which then is level 1 or -1; `None` for a range.
@@ -130,6 +160,18 @@ mod tests {
         }
         assert_eq!(grid.round(-0.2).to_bits(), 0);
         assert!(grid.round(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn fewer_bits_are_fewer_levels() {
+        for bits in 2..=8 {
+            let (affine, symmetric) =
+                (Grid::affine_bits(-1.0, 2.0, bits), Grid::symmetric_bits(-1.0, 2.0, bits));
+            assert_eq!(affine.high - affine.low, (1 << bits) - 1);
+            assert_eq!((symmetric.low, symmetric.high), (-symmetric.high, (1 << (bits - 1)) - 1));
+            assert_eq!((affine.bits(), symmetric.bits()), (bits, bits));
+            assert!((symmetric.value(symmetric.high) - 2.0).abs() < 1e-6);
+        }
     }
 
     #[test]

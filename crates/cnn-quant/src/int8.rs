@@ -2,27 +2,32 @@
 
 use crate::conv2d_i8::Conv2dI8;
 use crate::error::Error;
-use crate::grid::{Grid, range};
-use crate::int8_range::{INT8_RANGE, Int8Range, WeightGrid};
+use crate::grid::Grid;
+use crate::int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 use crate::int8_weights::Int8Weights;
 use crate::linear_i8::LinearI8;
+use crate::observer::{Observer, Watch};
 use crate::targets;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::layers::{Conv2d, Linear};
-use cnn_core::{Compressor, Config, Graph, Layer, Result, Run, Selection};
+use cnn_core::tensor::slice;
+use cnn_core::{Compressor, Config, Graph, Layer, Param, Result, Run, Selection, Tensor};
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use wildmatch::WildMatch;
 
 /// Images that go through the network at once in calibration: inner activations are large.
 const BATCH: usize = 8;
 
-/// 8-bit integers after training: `q = round(a (p - b))`, `p ~ q / a + b` ([`Grid`]).
+/// 8-bit integers, or fewer bits, after training: `q = round(a (p - b))`, `p ~ q / a + b` ([`Grid`]).
 ///
-/// - [`Compressor::apply`] runs the first training images through the network, records smallest and largest value of the input
-///   of each selected convolution and linear layer, and constrains the weights to their 8-bit grid ([`Int8Range`], straight-through).
-///   It does not train; methods after it can.
+/// - [`Compressor::apply`] runs a sample of the training images through the network, chooses the range of the input of each selected
+///   convolution and linear layer ([`Observer`]), and constrains the weights to their grid ([`Int8Range`], straight-through). It does not
+///   train; methods after it can.
+/// - Rounding moves the mean of a layer's outputs; what it does on the sample is taken from the bias ([`bias correction`](correct)).
 /// - [`Compressor::pack`] makes [`Conv2dI8`] and [`LinearI8`], which compute in integers: 8-bit products, 32-bit sums.
-/// - The number of multiply-adds stays; the file shrinks to about a quarter.
+/// - The number of multiply-adds stays; the file shrinks to about a quarter, with fewer bits to less.
 ///
 /// ```
 /// use cnn_core::testing::{lenet5, stripes};
@@ -47,16 +52,55 @@ const BATCH: usize = 8;
 pub struct Int8Quantizer {
     /// Training images for the ranges of activations; 256 by default.
     pub calibration: usize,
+    /// How the range of activations is chosen; all of it by default.
+    pub observer: Observer,
     /// How weights are quantized, per output channel; symmetric by default.
     pub weights: WeightGrid,
+    /// How the range of a channel's weights is chosen; all of it by default.
+    pub weight_range: WeightRange,
+    /// Bits of a weight, 2 to 8; 8 by default.
+    pub weight_bits: u8,
+    /// Bits of an activation, 2 to 8; 8 by default.
+    pub activation_bits: u8,
+    /// Other bits for layers by name, as `{"conv1": {"weights": 8, "activations": 8}}`; of several patterns that match, the longest counts.
+    pub per_layer: BTreeMap<String, Bits>,
+    /// Whether biases make up for what rounding the weights does to the mean of outputs; true by default.
+    pub bias_correction: bool,
     /// Which layers; all convolutions and linear layers by default.
     pub layers: Selection,
 }
 
+/// Bits of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bits {
+    /// Of a weight, 2 to 8.
+    pub weights: u8,
+    /// Of an activation, 2 to 8.
+    pub activations: u8,
+}
+
 impl Default for Int8Quantizer {
     fn default() -> Int8Quantizer {
-        Int8Quantizer { calibration: 256, weights: WeightGrid::Symmetric, layers: Selection::default() }
+        Int8Quantizer {
+            calibration: 256,
+            observer: Observer::MinMax,
+            weights: WeightGrid::Symmetric,
+            weight_range: WeightRange::MinMax,
+            weight_bits: 8,
+            activation_bits: 8,
+            per_layer: BTreeMap::new(),
+            bias_correction: true,
+            layers: Selection::default(),
+        }
     }
+}
+
+/// What calibration found about a layer's input.
+struct Seen {
+    grid: Grid,
+    /// Mean of each channel.
+    means: Vec<f64>,
 }
 
 impl Int8Quantizer {
@@ -68,15 +112,40 @@ impl Int8Quantizer {
     /// # Errors
     /// [`Error::Setting`] naming the key.
     pub fn check(&self) -> Result<(), Error> {
-        match self.calibration {
-            0 => Err(Error::Setting {
-                method: Int8Quantizer::NAME,
-                key: "calibration".into(),
-                found: "0".into(),
-                allowed: "at least 1 image",
-            }),
+        let wrong = |key: String, found: String, allowed| {
+            Err(Error::Setting { method: Int8Quantizer::NAME, key, found, allowed })
+        };
+        if self.calibration == 0 {
+            return wrong("calibration".into(), "0".into(), "at least 1 image");
+        }
+        let all = [
+            ("weight_bits".to_string(), self.weight_bits),
+            ("activation_bits".to_string(), self.activation_bits),
+        ];
+        let each = self.per_layer.iter().flat_map(|(pattern, bits)| {
+            let key = |which| format!("per_layer.{pattern}.{which}");
+            [(key("weights"), bits.weights), (key("activations"), bits.activations)]
+        });
+        for (key, bits) in all.into_iter().chain(each) {
+            if !(2..=8).contains(&bits) {
+                return wrong(key, bits.to_string(), "2 to 8 bits");
+            }
+        }
+        match self.observer {
+            Observer::Percentile(percent) if !(percent > 0.0 && percent <= 100.0) => wrong(
+                "observer.percentile".into(),
+                percent.to_string(),
+                "more than 0 and at most 100 percent",
+            ),
             _ => Ok(()),
         }
+    }
+
+    /// Bits of the named layer.
+    fn bits_of(&self, name: &str) -> Bits {
+        let matching = self.per_layer.iter().filter(|(pattern, _)| WildMatch::new(pattern).matches(name));
+        let all = Bits { weights: self.weight_bits, activations: self.activation_bits };
+        matching.max_by_key(|(pattern, _)| pattern.len()).map_or(all, |(_, &bits)| bits)
     }
 
     pub(crate) fn build(config: Config) -> Result<Box<dyn Compressor>> {
@@ -85,29 +154,64 @@ impl Int8Quantizer {
         Ok(Box::new(method))
     }
 
-    /// The grid of the input of each of the layers at `found`.
-    fn calibrate(&self, graph: &Graph, found: &[usize], run: &Run<'_>) -> Result<Vec<Grid>> {
+    /// What the sample says about the input of each of the layers at `found`.
+    fn calibrate(&self, graph: &Graph, found: &[usize], run: &Run<'_>) -> Result<Vec<Seen>> {
         let nodes = graph.nodes();
         let sources: Vec<&str> = found
             .iter()
             .filter_map(|&at| nodes[at].inputs.first())
             .map(|&i| nodes[i].name.as_str())
             .collect();
-        let mut ranges: Vec<Option<(f32, f32)>> = vec![None; found.len()];
-        for images in run.calibration(self.calibration)?.axis_chunks_iter(Axis(0), BATCH) {
+        let mut watches = vec![Watch::default(); found.len()];
+        let mut means: Vec<Vec<f64>> = vec![Vec::new(); found.len()];
+        let images = run.calibration(self.calibration)?;
+        let count = images.shape()[0] as f64;
+        for images in images.axis_chunks_iter(Axis(0), BATCH) {
             let activations = graph.capture(&sources, &images.to_owned())?;
-            for ((known, values), &at) in ranges.iter_mut().zip(&activations).zip(found) {
-                let Some((min, max)) = range(values.iter().copied()) else {
-                    return Err(Error::NotFinite {
-                        what: "calibration activations",
-                        layer: nodes[at].name.clone(),
-                    }
-                    .into());
-                };
-                *known = Some(known.map_or((min, max), |(a, b)| (a.min(min), b.max(max))));
+            for (i, (values, &at)) in activations.iter().zip(found).enumerate() {
+                if !watches[i].see(slice(values)?) {
+                    let layer = nodes[at].name.clone();
+                    return Err(Error::NotFinite { what: "calibration activations", layer }.into());
+                }
+                let channels = values.shape().get(1).copied().unwrap_or(0);
+                means[i].resize(channels, 0.0);
+                for (mean, channel) in means[i].iter_mut().zip(values.axis_iter(Axis(1))) {
+                    let size = (channel.len() / values.shape()[0].max(1)).max(1) as f64;
+                    *mean += channel.iter().map(|&v| f64::from(v)).sum::<f64>() / (size * count);
+                }
             }
         }
-        Ok(ranges.into_iter().flatten().map(|(min, max)| Grid::affine(min, max)).collect())
+        let seen = watches.iter().zip(means).zip(found).map(|((watch, means), &at)| {
+            let bits = self.bits_of(&nodes[at].name).activations;
+            let grid = watch.grid(self.observer, bits).unwrap_or(Grid::affine_bits(0.0, 0.0, bits));
+            Seen { grid, means }
+        });
+        Ok(seen.collect())
+    }
+}
+
+/// Takes from the bias what rounding the weights adds to the mean of outputs: `b -= E[(W_q - W) x] = (W_q - W) E[x]` (Nagel et al. 2019,
+/// "Data-Free Quantization", section 4.2, eq. 17, with means from the sample; padding is left out).
+fn correct(layer: &mut dyn Layer, exact: &Tensor, means: &[f64]) {
+    let Some(weight) = targets::params(layer).first().map(|w| w.value() - exact) else { return };
+    let (rows, each) = (weight.shape()[0], weight.shape()[1]);
+    let taps = weight.len() / (rows * each).max(1);
+    let groups = (means.len() / each.max(1)).max(1);
+    let errors = weight.iter().enumerate().fold(vec![0f64; rows], |mut errors, (at, &error)| {
+        let (row, channel) = (at / (each * taps), at / taps % each);
+        let mean = means.get(row * groups / rows * each + channel).copied().unwrap_or(0.0);
+        errors[row] += f64::from(error) * mean;
+        errors
+    });
+    let correct = |bias: &mut Param| {
+        let mut values = bias.base().clone();
+        values.iter_mut().zip(&errors).for_each(|(b, e)| *b -= *e as f32);
+        bias.set_base(values);
+    };
+    if let Some(conv) = layer.downcast_mut::<Conv2d>() {
+        correct(conv.bias_or_zeros());
+    } else if let Some(linear) = layer.downcast_mut::<Linear>() {
+        correct(linear.bias_or_zeros());
     }
 }
 
@@ -123,13 +227,20 @@ impl Compressor for Int8Quantizer {
     fn apply(&self, graph: &mut Graph, run: &mut Run<'_>) -> Result<()> {
         self.check()?;
         let found = targets::select(graph, Int8Quantizer::NAME, &self.layers, INT8_RANGE)?;
+        for pattern in self.per_layer.keys() {
+            Selection { only: vec![pattern.clone()], skip: Vec::new() }.check(graph)?;
+        }
         let inputs = self.calibrate(graph, &found, run)?;
         graph.edit(|graph| {
             for (&at, input) in found.iter().zip(inputs) {
+                let bits = self.bits_of(&graph.nodes()[at].name).weights;
                 let layer = graph.layer_at_mut(at);
-                if let Some(weight) = targets::params_mut(layer).into_iter().next() {
-                    let range = Int8Range::new(weight.value(), self.weights, input);
-                    weight.constrain(Box::new(range));
+                let Some(weight) = targets::params_mut(layer).into_iter().next() else { continue };
+                let exact = weight.value().clone();
+                let range = Int8Range::with_bits(&exact, self.weights, bits, self.weight_range, input.grid);
+                weight.constrain(Box::new(range));
+                if self.bias_correction {
+                    correct(layer, &exact, &input.means);
                 }
             }
             Ok(())

@@ -3,7 +3,7 @@
 use crate::coding::symbols;
 use crate::error::Error;
 use crate::grid::Grid;
-use crate::int8_range::{Int8Range, WeightGrid, read_affine, read_grid, write_affine};
+use crate::int8_range::{Int8Range, WeightGrid, read_affine, read_bits, read_grid, write_affine};
 use cnn_core::Tensor;
 use cnn_core::model_file::{Decoder, Encoder};
 use rayon::prelude::*;
@@ -16,6 +16,8 @@ const BIAS_LEVELS: f64 = (1u64 << 30) as f64;
 pub struct Int8Weights {
     shape: Vec<usize>,
     kind: WeightGrid,
+    /// Of a weight.
+    bits: u8,
     input: Grid,
     /// One for each output channel.
     grids: Vec<Grid>,
@@ -49,7 +51,7 @@ impl Int8Weights {
         if !finite || weight.shape().first() != Some(&outputs) || bias.is_some_and(|b| b.len() != outputs) {
             return Err(Error::CannotPack);
         }
-        let (kind, input) = (range.weights(), range.input());
+        let (kind, bits, input) = (range.weights(), range.bits(), range.input());
         check_terms(kind, weight.len() / outputs.max(1))?;
         let mut grids = range.grids().to_vec();
         if let Some(bias) = bias {
@@ -70,7 +72,7 @@ impl Int8Weights {
             };
             bias.iter().zip(&grids).map(level).collect()
         });
-        Ok(Int8Weights { shape: weight.shape().to_vec(), kind, input, grids, levels, bias })
+        Ok(Int8Weights { shape: weight.shape().to_vec(), kind, bits, input, grids, levels, bias })
     }
 
     /// The shape of the weights.
@@ -128,7 +130,13 @@ impl Int8Weights {
             self.bias.iter().flatten().all(|&b| (-most..most).contains(&i64::from(b)))
         };
         let width = (1..4).find(|&bytes| fits(bytes)).unwrap_or(4);
-        out.byte(self.kind as u8 | u8::from(self.bias.is_some()) << 1 | (width as u8 - 1) << 2);
+        let all_8 = (self.bits, self.input.bits()) == (8, 8);
+        let few = u8::from(!all_8) << 4;
+        out.byte(self.kind as u8 | u8::from(self.bias.is_some()) << 1 | (width as u8 - 1) << 2 | few);
+        if !all_8 {
+            out.byte(self.bits);
+            out.byte(self.input.bits());
+        }
         write_affine(self.input, out);
         self.grids.iter().for_each(|g| out.float(g.step));
         if self.kind == WeightGrid::Affine {
@@ -152,16 +160,17 @@ impl Int8Weights {
             return Err(cnn_core::Error::malformed("an 8-bit layer without weights"));
         };
         let flags = from.byte()?;
-        if flags >> 4 != 0 {
+        if flags >> 5 != 0 {
             return Err(cnn_core::Error::malformed(format!("unknown flags {flags:#x} of an 8-bit layer")));
         }
         let kind = if flags & 1 == 0 { WeightGrid::Symmetric } else { WeightGrid::Affine };
         check_terms(kind, count / outputs)?;
-        let input = read_affine(from)?;
+        let (bits, input_bits) = if flags >> 4 == 0 { (8, 8) } else { (read_bits(from)?, read_bits(from)?) };
+        let input = read_affine(input_bits, from)?;
         let steps = from.floats(outputs)?;
         let grids = steps
             .into_iter()
-            .map(|step| read_grid(kind, step, from))
+            .map(|step| read_grid(kind, bits, step, from))
             .collect::<cnn_core::Result<Vec<_>>>()?;
         let symbols = symbols::decode(from, outputs, 256, count)?;
         let mut levels = Vec::with_capacity(count);
@@ -189,7 +198,7 @@ impl Int8Weights {
             };
             bias = Some(bytes.chunks_exact(width).map(value).collect());
         }
-        Ok(Int8Weights { shape: shape.to_vec(), kind, input, grids, levels, bias })
+        Ok(Int8Weights { shape: shape.to_vec(), kind, bits, input, grids, levels, bias })
     }
 }
 

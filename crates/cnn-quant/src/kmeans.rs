@@ -1,15 +1,16 @@
 //! Weight sharing, `quant.kmeans` (Han, Mao, Dally 2016, "Deep Compression", sections 3 and 4).
 
-use crate::cluster::{Init, centroids, nearest};
-use crate::codebook::{CODEBOOK, Codebook};
+use crate::cluster::Init;
+use crate::codebook::{CODEBOOK, CentroidGradient};
 use crate::codebook_conv2d::CodebookConv2d;
 use crate::codebook_linear::CodebookLinear;
 use crate::error::Error;
 use crate::half16::{self, HALF, Half};
 use crate::targets;
+use crate::tie::{Sharing, Tie};
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::layers::{Conv2d, Linear};
-use cnn_core::train::Optimizer;
+use cnn_core::train::{Optimizer, for_each_gradient};
 use cnn_core::{Compressor, Config, Graph, Layer, Result, Run, Selection, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,8 +18,9 @@ use wildmatch::WildMatch;
 
 /// Weight sharing: the weights of each layer take one of `2^bits` values, found by k-means and then fine-tuned.
 ///
-/// - k-means of one layer's weights: `argmin_C sum_{i=1..k} sum_{w in c_i} |w - c_i|^2` ([`centroids`]).
-/// - The centroids are trained by eq. 1, `dL/dc_k = sum_{i,j} dL/dW_ij * 1(I_ij = k)` ([`Codebook`]), with Adam: a centroid's
+/// - k-means of one layer's weights: `argmin_C sum_{i=1..k} sum_{w in c_i} |w - c_i|^2` ([`centroids`](crate::centroids)); or of each
+///   output channel's, or with errors weighed by the loss's curvature.
+/// - The centroids are trained by eq. 1, `dL/dc_k = sum_{i,j} dL/dW_ij * 1(I_ij = k)` ([`Codebook`](crate::Codebook)), with Adam: a centroid's
 ///   gradient is the sum over its members, of which it may have ten or a hundred thousand, so no one rate of SGD suits all.
 /// - Weights that are exactly zero (pruned) stay exactly zero: zero is an index of its own, and k-means runs on the others, with
 ///   `2^bits - 1` centroids. A layer with fewer different weights than centroids loses nothing.
@@ -51,10 +53,21 @@ pub struct KMeansQuantizer {
     /// Bits of an index, 1 to 8: `2^bits` values, zero included where weights were pruned; 5 by
     /// default.
     pub bits: u8,
+    /// So many values instead of `2^bits`, 2 to 256, zero included; where `per_layer` says nothing else.
+    pub clusters: Option<usize>,
+    /// Fewer values than there may be, where the weights' relative error `sum (w - c)^2 / sum w^2` stays at most this.
+    pub error: Option<f64>,
+    /// Which weights of a layer share values; all by default.
+    pub sharing: Sharing,
     /// Other numbers of bits for layers by name, as `{"conv*": 8}`; of several patterns that match, the longest counts.
     pub per_layer: BTreeMap<String, u8>,
     /// First centroids; evenly spaced by default.
     pub init: Init,
+    /// Training images for the weights' curvature, by which k-means then weighs their errors (Choi, El-Khamy, Lee 2017); 0, the
+    /// default, for errors that all count alike.
+    pub curvature: usize,
+    /// What a centroid gets of its members' gradients; their sum by default.
+    pub gradient: CentroidGradient,
     /// Centroids and biases are 16-bit floats, in training as in the file; but 32-bit ones in layers whose values are too
     /// large or too small for 16 bits. True by default.
     pub half: bool,
@@ -71,8 +84,13 @@ impl Default for KMeansQuantizer {
     fn default() -> KMeansQuantizer {
         KMeansQuantizer {
             bits: 5,
+            clusters: None,
+            error: None,
+            sharing: Sharing::Layer,
             per_layer: BTreeMap::new(),
             init: Init::Linear,
+            curvature: 0,
+            gradient: CentroidGradient::Sum,
             half: true,
             epochs: 1,
             rate: 1e-4,
@@ -99,6 +117,15 @@ impl KMeansQuantizer {
                 return wrong(&key, bits.to_string(), "1 to 8 bits");
             }
         }
+        if let Some(clusters) = self.clusters.filter(|k| !(2..=256).contains(k)) {
+            return wrong("clusters", clusters.to_string(), "2 to 256 values");
+        }
+        if let Some(error) = self.error.filter(|e| !(0.0..1.0).contains(e)) {
+            return wrong("error", error.to_string(), "a relative error from 0 up to, but not including, 1");
+        }
+        if self.sharing == Sharing::Groups(0) {
+            return wrong("sharing", "0 groups".into(), "at least one group");
+        }
         match self.rate.is_finite() && self.rate >= 0.0 {
             true => Ok(()),
             false => wrong("rate", self.rate.to_string(), "a finite rate, not negative"),
@@ -111,26 +138,35 @@ impl KMeansQuantizer {
         Ok(Box::new(method))
     }
 
-    /// Bits of the named layer.
-    fn bits_of(&self, name: &str) -> u8 {
+    /// Values that a codebook of the named layer has at most.
+    fn most_of(&self, name: &str) -> usize {
         let matching = self.per_layer.iter().filter(|(pattern, _)| WildMatch::new(pattern).matches(name));
-        matching.max_by_key(|(pattern, _)| pattern.len()).map_or(self.bits, |(_, &bits)| bits)
+        match matching.max_by_key(|(pattern, _)| pattern.len()) {
+            Some((_, &bits)) => 1 << bits,
+            None => self.clusters.unwrap_or(1 << self.bits),
+        }
     }
+}
 
-    /// The constraint that ties the weights.
-    fn tie(&self, weights: &Tensor, bits: u8, seed: u64) -> Result<Codebook> {
-        let nonzero: Vec<f32> = weights.iter().copied().filter(|&w| w != 0.0).collect();
-        let zero = nonzero.len() < weights.len();
-        let k = (1usize << bits) - usize::from(zero);
-        let c = centroids(&nonzero, k, self.init, seed)?;
-        let half = self.half && half16::suits(&c);
-        let rounded: Vec<f32> = c.iter().map(|&c| if half { half16::round(c) } else { c }).collect();
-        let index = |&w: &f32| match (zero, w == 0.0) {
-            (true, true) => 0,
-            _ => (nearest(&rounded, w) + usize::from(zero)) as u8,
-        };
-        Codebook::new(weights.map(index), &c, zero, half)
-    }
+/// The diagonal of the Hessian for the weight of each of the layers: the empirical Fisher information `E_batch[B g^2]` for batches of `B`
+/// images, which it is where the network's probabilities are right.
+fn curvatures(graph: &Graph, layers: &[usize], run: &mut Run<'_>, samples: usize) -> Result<Vec<Tensor>> {
+    let images = samples.min(run.train.len()) as f64;
+    let weight = |graph: &Graph, at: usize| {
+        targets::params(graph.nodes()[at].layer()).first().map(|w| w.shape().to_vec())
+    };
+    let mut found: Vec<Tensor> =
+        layers.iter().map(|&at| Tensor::zeros(weight(graph, at).unwrap_or_default())).collect();
+    for_each_gradient(graph, run, samples, |graph, share| {
+        let factor = (share * share * images) as f32;
+        for (&at, h) in layers.iter().zip(&mut found) {
+            let params = targets::params(graph.nodes()[at].layer());
+            let Some(grad) = params.first().and_then(|w| w.grad()) else { continue };
+            h.zip_mut_with(grad, |h, g| *h += factor * g * g);
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 impl Compressor for KMeansQuantizer {
@@ -148,11 +184,25 @@ impl Compressor for KMeansQuantizer {
             Selection { only: vec![pattern.clone()], skip: Vec::new() }.check(graph)?;
         }
         let mut next = graph.clone();
-        for at in targets::select(graph, KMeansQuantizer::NAME, &self.layers, CODEBOOK)? {
+        let layers = targets::select(graph, KMeansQuantizer::NAME, &self.layers, CODEBOOK)?;
+        let curvatures = match self.curvature {
+            0 => Vec::new(),
+            samples => curvatures(graph, &layers, run, samples)?,
+        };
+        for (i, at) in layers.into_iter().enumerate() {
             let name = next.nodes()[at].name.clone();
             let mut params = targets::params_mut(next.layer_at_mut(at)).into_iter();
             let Some(weight) = params.next() else { continue };
-            let tied = self.tie(weight.value(), self.bits_of(&name), run.seed).map_err(|e| e.at(&name))?;
+            let tie = Tie {
+                most: self.most_of(&name),
+                error: self.error,
+                sharing: self.sharing,
+                init: self.init,
+                half: self.half,
+                seed: run.seed,
+            };
+            let mut tied = tie.weights(weight.value(), curvatures.get(i)).map_err(|e| e.at(&name))?;
+            tied.gradient = self.gradient;
             weight.constrain(Box::new(tied));
             for bias in params.filter(|b| self.half && b.constraints().iter().all(|c| c.kind() != HALF)) {
                 if half16::suits(bias.value()) {

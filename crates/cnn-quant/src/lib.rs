@@ -51,10 +51,12 @@ mod int8_weights;
 mod kernels;
 mod kmeans;
 mod linear_i8;
+mod observer;
 mod targets;
+mod tie;
 
 pub use cluster::{Init, centroids, nearest, weighted_centroids};
-pub use codebook::{CODEBOOK, Codebook};
+pub use codebook::{CODEBOOK, CentroidGradient, Codebook};
 pub use codebook_conv2d::CodebookConv2d;
 pub use codebook_linear::CodebookLinear;
 pub use codebook_weights::{CodebookWeights, MOST_VALUES};
@@ -63,11 +65,13 @@ pub use conv2d_i8::Conv2dI8;
 pub use error::Error;
 pub use grid::Grid;
 pub use half16::{HALF, Half};
-pub use int8::Int8Quantizer;
-pub use int8_range::{INT8_RANGE, Int8Range, WeightGrid};
+pub use int8::{Bits, Int8Quantizer};
+pub use int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 pub use int8_weights::Int8Weights;
 pub use kmeans::KMeansQuantizer;
 pub use linear_i8::LinearI8;
+pub use observer::Observer;
+pub use tie::Sharing;
 
 use cnn_core::Registry;
 

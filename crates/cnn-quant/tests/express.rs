@@ -5,13 +5,13 @@ mod common;
 
 use cnn_core::express::{Constant, Numbers, StandardGraph, express};
 use cnn_core::layers::{Conv2d, ConvOptions, Flatten, Linear};
-use cnn_core::tensor::{relative_error, tensor};
-use cnn_core::testing::{lenet5, strategies, stripes};
+use cnn_core::tensor::tensor;
+use cnn_core::testing::{difference, lenet5, strategies, stripes};
 use cnn_core::train::TrainSettings;
 use cnn_core::{Compressor, Error, Graph, Layer, Registry, Run, Tensor};
 use cnn_quant::{
-    CodebookConv2d, CodebookLinear, Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights, KMeansQuantizer,
-    LinearI8, WeightGrid,
+    CodebookConv2d, CodebookLinear, CodebookWeights, Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights,
+    KMeansQuantizer, LinearI8, WeightGrid, WeightRange,
 };
 use proptest::prelude::*;
 
@@ -21,7 +21,7 @@ fn check(layer: impl Layer + Clone, x: &Tensor, four_bit: bool) -> StandardGraph
     let mut graph = Graph::new(&x.shape()[1..]);
     graph.push("layer", layer).unwrap();
     let standard = express(&graph, four_bit).unwrap();
-    let error = relative_error(&common::run(&standard, x), &y);
+    let error = difference(&common::run(&standard, x), &y);
     assert!(error <= 2e-6, "{error}");
     standard
 }
@@ -78,6 +78,17 @@ proptest! {
     ) {
         check(LinearI8::new(int8(&w, bias.then_some(&b), kind, input)).unwrap(), &x, false);
     }
+}
+
+#[test]
+fn few_levels_of_activations_are_cut_off_before() {
+    let w = pattern(&[5, 9]);
+    let x = pattern(&[3, 9]);
+    let input = Grid::affine_bits(-0.5, 0.8, 4);
+    let range = Int8Range::with_bits(&w, WeightGrid::Symmetric, 4, WeightRange::Mse, input);
+    let layer = LinearI8::new(Int8Weights::new(&w, None, &range).unwrap()).unwrap();
+    let standard = check(layer, &x, false);
+    assert_eq!(kinds(&standard)[..2], ["Clip", "QuantizeLinear"]);
 }
 
 #[test]
@@ -138,6 +149,25 @@ fn indices_take_a_byte_or_half_of_one() {
         let Numbers::F32(codebook) = &constant(&standard, "layer.codebook").numbers else { panic!("floats") };
         assert_eq!((codebook.len(), codebook[0].to_bits()), (k, 0));
     }
+}
+
+#[test]
+fn codebooks_of_groups_of_rows() {
+    let mut w = shared(&[8, 4, 3, 3], 7);
+    for (row, mut w) in w.outer_iter_mut().enumerate() {
+        w.mapv_inplace(|w| w * (1 + row / 3) as f32);
+    }
+    let options = ConvOptions::default().pad(1);
+    let weights = CodebookWeights::with_groups(&w, vec![3, 6, 8]).unwrap();
+    let layer = CodebookConv2d::new(weights, None, options).unwrap();
+    let standard = check(layer.clone(), &pattern(&[2, 4, 6, 6]), true);
+    assert_eq!(kinds(&standard), ["Cast", "Add", "Gather", "Conv"]);
+    assert!(matches!(constant(&standard, "layer.indices").numbers, Numbers::U4(_)));
+    assert_eq!(
+        constant(&standard, "layer.codebook_starts").numbers,
+        Numbers::I32(vec![0, 0, 0, 7, 7, 7, 14, 14])
+    );
+    assert_eq!(layer.weights().decoded().unwrap(), w);
 }
 
 /// Some input without a pattern that a wrong order of indices could hide in.
@@ -209,5 +239,5 @@ fn layers_one_after_the_other() {
     graph.push("fc", LinearI8::new(weights).unwrap()).unwrap();
     let x = pattern(&[2, 3, 6, 6]);
     let y = common::run(&express(&graph, true).unwrap(), &x);
-    assert!(relative_error(&y, &graph.infer(&x).unwrap()) <= 2e-6);
+    assert!(difference(&y, &graph.infer(&x).unwrap()) <= 2e-6);
 }

@@ -11,7 +11,7 @@ use cnn_core::testing::{check_layer, lenet5, strategies, stripes};
 use cnn_core::train::TrainSettings;
 use cnn_core::{Compressor, Graph, Layer, Registry, Run, Tensor};
 use cnn_quant::{
-    Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights, KMeansQuantizer, LinearI8, WeightGrid,
+    Bits, Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights, KMeansQuantizer, LinearI8, WeightGrid,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -229,6 +229,65 @@ fn lenet_in_integers_stays_near_the_floats() {
 }
 
 #[test]
+fn fewer_bits_are_smaller_files_and_larger_errors() {
+    let graph = lenet5(0).unwrap();
+    let data = stripes(64, [1, 28, 28], 10, 0).unwrap();
+    let images = batch(&data, &(0..20).collect::<Vec<_>>()).unwrap().0;
+    let float = graph.infer(&images).unwrap();
+    let of = |method: Int8Quantizer| {
+        let mut packed = graph.clone();
+        apply(&method, &mut packed, &data).unwrap();
+        method.pack(&mut packed).unwrap();
+        let bytes = deploy_bytes(&packed, false).unwrap();
+        let y = packed.infer(&images).unwrap();
+        assert_eq!(from_bytes(&bytes, &registry()).unwrap().infer(&images).unwrap(), y);
+        (bytes.len(), cnn_core::tensor::relative_error(&y, &float))
+    };
+    for kind in [WeightGrid::Symmetric, WeightGrid::Affine] {
+        let with = |weight_bits, activation_bits| {
+            of(Int8Quantizer { weights: kind, weight_bits, activation_bits, ..Int8Quantizer::default() })
+        };
+        let [w8, w4, w2] = [with(8, 8), with(4, 8), with(2, 8)];
+        assert!(w4.0 < 240_000 && w2.0 < 120_000, "{} and {} bytes", w4.0, w2.0);
+        assert!(w8.1 < w4.1 && w4.1 < w2.1, "{} {} {}", w8.1, w4.1, w2.1);
+        assert!(with(8, 3).1 > w8.1);
+    }
+    // a pattern for one layer
+    let per_layer = [("fc1".to_string(), Bits { weights: 4, activations: 8 })].into();
+    let mixed = of(Int8Quantizer { per_layer, ..Int8Quantizer::default() });
+    assert!((230_000..260_000).contains(&mixed.0), "{} bytes", mixed.0);
+}
+
+/// Rounding few positive weights of two bits moves the mean of outputs; the bias takes it back.
+#[test]
+fn biases_make_up_for_rounded_weights() {
+    let mut graph = Graph::new(&[2, 6, 6]);
+    let w = tensor(&[4, 2, 3, 3], (0..72).map(|i| ((i * 31 % 97) as f32 - 40.0) / 97.0).collect()).unwrap();
+    graph.push("conv", Conv2d::new(w, None, ConvOptions::default()).unwrap()).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    let w = tensor(&[3, 64], (0..192).map(|i| ((i * 31 % 97) as f32 - 50.0) / 500.0).collect()).unwrap();
+    graph.push("fc", Linear::new(w, Some(zeros(&[3]))).unwrap()).unwrap();
+    let data = stripes(64, [2, 6, 6], 3, 0).unwrap();
+    let images = batch(&data, &(0..64).collect::<Vec<_>>()).unwrap().0;
+    let means =
+        |graph: &Graph| graph.capture(&["conv"], &images).unwrap()[0].mean_axis(ndarray::Axis(0)).unwrap();
+    let exact = means(&graph).sum_axis(ndarray::Axis(2)).sum_axis(ndarray::Axis(1));
+    let error = |bias_correction| {
+        let mut graph = graph.clone();
+        apply(
+            &Int8Quantizer { weight_bits: 2, bias_correction, ..Int8Quantizer::default() },
+            &mut graph,
+            &data,
+        )
+        .unwrap();
+        let found = means(&graph).sum_axis(ndarray::Axis(2)).sum_axis(ndarray::Axis(1));
+        (found - &exact).iter().fold(0f32, |most, e| most.max(e.abs()))
+    };
+    // what remains is of pixels that not all taps see
+    assert!(error(true) < 0.2 * error(false), "{} and {}", error(true), error(false));
+}
+
+#[test]
 fn zeros_stay_and_other_methods_may_train_in_between() {
     let mut graph = Graph::new(&[1, 8, 8]);
     let w = tensor(
@@ -286,7 +345,16 @@ fn channels_can_be_removed_under_the_constraint() {
 #[test]
 fn what_cannot_be_is_refused() {
     let registry = registry();
-    for bad in [json!({ "calibration": 0 }), json!({ "weights": "ternary" }), json!({ "bits": 8 })] {
+    for bad in [
+        json!({ "calibration": 0 }),
+        json!({ "weights": "ternary" }),
+        json!({ "bits": 8 }),
+        json!({ "weight_bits": 1 }),
+        json!({ "activation_bits": 9 }),
+        json!({ "observer": { "percentile": 0.0 } }),
+        json!({ "observer": { "percentile": 101.0 } }),
+        json!({ "per_layer": { "conv1": { "weights": 16, "activations": 8 } } }),
+    ] {
         let message = registry.build_method("quant.int8", bad.clone()).map(|_| ()).unwrap_err().to_string();
         assert!(message.contains("quant.int8"), "{bad}: {message}");
     }
@@ -307,6 +375,11 @@ fn what_cannot_be_is_refused() {
     let mut bad = graph.clone();
     let bias = bad.layer_mut::<Conv2d>("conv2").unwrap().unwrap().bias_mut().unwrap();
     bias.set_base(Tensor::from_elem(ndarray::IxDyn(&[50]), f32::NAN));
+    let unknown = Int8Quantizer {
+        per_layer: [("nothing".to_string(), Bits { weights: 4, activations: 4 })].into(),
+        ..Int8Quantizer::default()
+    };
+    assert!(apply(&unknown, &mut graph.clone(), &good).unwrap_err().to_string().contains("nothing"));
     let message = apply(&method, &mut bad, &good).unwrap_err().to_string();
     assert!(message.contains("bias values of `conv2`"), "{message}");
     let mut twice = graph.clone();
@@ -324,9 +397,10 @@ fn damaged_bytes_give_errors() {
     graph.push("fc", Linear::new(Tensor::from_elem(ndarray::IxDyn(&[3, 36]), 0.25), None).unwrap()).unwrap();
     let data = stripes(8, [2, 5, 5], 3, 0).unwrap();
     let registry = registry();
-    for kind in [WeightGrid::Symmetric, WeightGrid::Affine] {
+    for (kind, weight_bits) in [(WeightGrid::Symmetric, 8), (WeightGrid::Affine, 8), (WeightGrid::Affine, 3)]
+    {
         let mut graph = graph.clone();
-        let method = Int8Quantizer { weights: kind, ..Int8Quantizer::default() };
+        let method = Int8Quantizer { weights: kind, weight_bits, ..Int8Quantizer::default() };
         apply(&method, &mut graph, &data).unwrap();
         method.pack(&mut graph).unwrap();
         let good = deploy_bytes(&graph, false).unwrap();

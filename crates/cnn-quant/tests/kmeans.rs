@@ -9,7 +9,7 @@ use cnn_core::tensor::{slice, tensor};
 use cnn_core::testing::{check_layer, lenet5, strategies, stripes};
 use cnn_core::train::{CrossEntropy, EpochInfo, Hook, Optimizer, Progress, TrainData, TrainSettings, train};
 use cnn_core::{Compressor, Graph, Registry, Run, Tensor};
-use cnn_quant::{CODEBOOK, CodebookConv2d, CodebookLinear, Form, HALF, Init, KMeansQuantizer};
+use cnn_quant::{CODEBOOK, CodebookConv2d, CodebookLinear, Form, HALF, Init, KMeansQuantizer, Sharing};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -59,9 +59,11 @@ fn prune(graph: &mut Graph, node: &str, share: f64) {
 
 #[test]
 fn packed_equals_constrained_and_survives_the_file() {
-    for half in [true, false] {
+    let groups = [Sharing::Layer, Sharing::Channel, Sharing::Groups(3)];
+    for (half, sharing) in [true, false].into_iter().flat_map(|half| groups.map(|sharing| (half, sharing))) {
         let mut graph = small();
-        let method = KMeansQuantizer { bits: 3, half, rate: 1e-2, ..KMeansQuantizer::default() };
+        prune(&mut graph, "fc", 0.3);
+        let method = KMeansQuantizer { bits: 3, half, sharing, rate: 1e-2, ..KMeansQuantizer::default() };
         apply(&method, &mut graph).unwrap();
         assert!(matches!(deploy_bytes(&graph, false), Err(Error::Node { .. } | Error::Constrained { .. })));
         let images = batch(&stripes(9, [1, 8, 8], 4, 7).unwrap(), &[0, 3, 8]).unwrap().0;
@@ -73,7 +75,16 @@ fn packed_equals_constrained_and_survives_the_file() {
         assert_eq!(back.infer(&images).unwrap(), constrained);
         assert_eq!(back.cost().unwrap(), graph.cost().unwrap());
         let fc = graph.layer::<CodebookLinear>("fc").unwrap().unwrap();
-        assert!(fc.weights().codebook().len() <= 8);
+        assert!(fc.weights().alphabet() <= 8);
+        let books = fc.weights().codebooks().len();
+        assert_eq!(
+            books,
+            match sharing {
+                Sharing::Layer => 1,
+                Sharing::Channel => 4,
+                Sharing::Groups(n) => n,
+            }
+        );
         assert_eq!(fc.weights().decoded().unwrap(), *fc.dense().weight().value());
         assert!(graph.layer::<CodebookConv2d>("conv").unwrap().is_some());
     }
@@ -114,6 +125,24 @@ fn centroids_learn_and_zeros_stay() {
 }
 
 #[test]
+fn settings_reach_the_weights() {
+    let values = |method: KMeansQuantizer| {
+        let mut graph = small();
+        apply(&KMeansQuantizer { epochs: 0, ..method.clone() }, &mut graph).unwrap();
+        method.pack(&mut graph).unwrap();
+        let fc = graph.layer::<CodebookLinear>("fc").unwrap().unwrap();
+        (fc.weights().alphabet(), slice(&fc.weights().decoded().unwrap()).unwrap().to_vec())
+    };
+    let default = KMeansQuantizer { bits: 3, ..KMeansQuantizer::default() };
+    assert_eq!(values(KMeansQuantizer { clusters: Some(11), ..default.clone() }).0, 11);
+    let few = values(KMeansQuantizer { error: Some(0.3), ..default.clone() }).0;
+    assert!((2..8).contains(&few), "{few}");
+    let plain = values(default.clone()).1;
+    assert_ne!(values(KMeansQuantizer { curvature: 32, ..default.clone() }).1, plain);
+    assert_ne!(values(KMeansQuantizer { init: Init::Optimal, ..default }).1, plain);
+}
+
+#[test]
 fn fewer_values_than_centroids_lose_nothing() {
     let mut graph = small();
     let fc = graph.layer_mut::<Linear>("fc").unwrap().unwrap();
@@ -144,7 +173,7 @@ fn fewer_values_than_centroids_lose_nothing() {
         method.pack(&mut graph).unwrap();
         from_bytes(&deploy_bytes(&graph, false).unwrap(), &registry()).unwrap();
         let fc = graph.layer::<CodebookLinear>("fc").unwrap().unwrap();
-        assert_eq!(fc.weights().codebook().len(), 1);
+        assert_eq!(fc.weights().alphabet(), 1);
     }
 }
 
@@ -176,8 +205,8 @@ fn bits_by_pattern() {
     };
     apply(&method, &mut graph).unwrap();
     method.pack(&mut graph).unwrap();
-    assert_eq!(graph.layer::<CodebookConv2d>("conv").unwrap().unwrap().weights().codebook().len(), 4);
-    assert_eq!(graph.layer::<CodebookLinear>("fc").unwrap().unwrap().weights().codebook().len(), 8);
+    assert_eq!(graph.layer::<CodebookConv2d>("conv").unwrap().unwrap().weights().alphabet(), 4);
+    assert_eq!(graph.layer::<CodebookLinear>("fc").unwrap().unwrap().weights().alphabet(), 8);
 }
 
 #[test]
@@ -194,6 +223,13 @@ fn what_cannot_be_is_refused_and_the_graph_stays() {
         json!({ "rate": "fast" }),
         json!({ "per_layer": { "fc": 9 } }),
         json!({ "init": "random" }),
+        json!({ "clusters": 1 }),
+        json!({ "clusters": 257 }),
+        json!({ "error": 1.0 }),
+        json!({ "error": -0.5 }),
+        json!({ "sharing": { "groups": 0 } }),
+        json!({ "sharing": "row" }),
+        json!({ "gradient": "median" }),
         json!({ "bit": 4 }),
     ] {
         let message = build(bad.clone()).map(|_| ()).unwrap_err().to_string();

@@ -226,6 +226,12 @@ impl Conv2d {
         self.bias.as_mut()
     }
 
+    /// The bias, to be changed; a layer without one gets zeros.
+    pub fn bias_or_zeros(&mut self) -> &mut Param {
+        let outputs = self.weight.shape()[0];
+        self.bias.get_or_insert_with(|| Param::new(Role::Bias, Tensor::zeros(vec![outputs])))
+    }
+
     /// Number of filters, the output channels.
     pub fn filters(&self) -> usize {
         self.weight.shape()[0]

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod evaluate;
+mod gradients;
 mod hook;
 mod objective;
 mod optimizer;
@@ -14,6 +15,7 @@ mod trainable;
 mod trainer;
 
 pub use evaluate::{Evaluation, accuracy, evaluate, for_each_batch};
+pub use gradients::for_each_gradient;
 pub use hook::{EpochInfo, Hook, StepInfo};
 pub use objective::{Batch, CrossEntropy, Loss, Objective};
 pub use optimizer::Optimizer;

@@ -82,6 +82,19 @@ fn operator(o: &Operator, inputs: &[&Array]) -> Array {
             let numbers = inputs[1].integers().into_iter().map(|i| table[i as usize]).collect();
             Array { shape: inputs[1].shape.clone(), numbers: Numbers::F32(numbers) }
         }
+        "Add" => {
+            // one number for each index of the first axis
+            let (numbers, each) =
+                (inputs[0].integers(), inputs[0].integers().len() / inputs[1].integers().len());
+            let of_rows = inputs[1].integers();
+            let sums = numbers.iter().enumerate().map(|(at, v)| (v + of_rows[at / each]) as i32).collect();
+            Array { shape: inputs[0].shape.clone(), numbers: Numbers::I32(sums) }
+        }
+        "Clip" => {
+            let (low, high) = (inputs[1].floats()[0], inputs[2].floats()[0]);
+            let numbers = inputs[0].floats().iter().map(|v| v.clamp(low, high)).collect();
+            Array { shape: inputs[0].shape.clone(), numbers: Numbers::F32(numbers) }
+        }
         "QuantizeLinear" => {
             let (scale, zero) = (inputs[1].floats(), inputs[2].integers());
             assert!(inputs[1].shape.is_empty() && matches!(inputs[2].numbers, Numbers::U8(_)));
