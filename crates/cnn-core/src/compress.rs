@@ -250,7 +250,9 @@ impl<'a> Run<'a> {
     pub fn sample(&self, count: usize) -> Result<Vec<Vec<usize>>> {
         let all = self.train.len();
         if all == 0 || count == 0 {
-            return Err(Error::Data("a sample of training images is needed, and there are none".into()));
+            return Err(Error::Data(
+                "a sample of training images, as for calibration, is needed, and there are none".into(),
+            ));
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let chosen = rand::seq::index::sample(&mut rng, all, count.min(all)).into_vec();

@@ -9,9 +9,10 @@ use crate::linear_i8::LinearI8;
 use crate::observer::{Observer, Watch};
 use crate::targets;
 use cnn_core::compress::{read_config, write_config};
+use cnn_core::graph::Node;
 use cnn_core::layers::{Conv2d, Linear};
 use cnn_core::tensor::slice;
-use cnn_core::{Compressor, Config, Graph, Layer, Param, Result, Run, Selection, Tensor};
+use cnn_core::{Compressor, Config, Constraint, Graph, Layer, Param, Result, Run, Selection, Tensor};
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -96,11 +97,12 @@ impl Default for Int8Quantizer {
     }
 }
 
-/// What calibration found about a layer's input.
+/// What calibration found about a layer.
 struct Seen {
+    /// Of its input.
     grid: Grid,
-    /// Mean of each channel.
-    means: Vec<f64>,
+    /// What rounding the weights adds to the mean of each output channel.
+    shift: Vec<f64>,
 }
 
 impl Int8Quantizer {
@@ -154,8 +156,14 @@ impl Int8Quantizer {
         Ok(Box::new(method))
     }
 
-    /// What the sample says about the input of each of the layers at `found`.
-    fn calibrate(&self, graph: &Graph, found: &[usize], run: &Run<'_>) -> Result<Vec<Seen>> {
+    /// What the sample says about each of the layers at `found`; `errors` are those layers with what rounding does to their weights.
+    fn calibrate(
+        &self,
+        graph: &Graph,
+        found: &[usize],
+        errors: &[Box<dyn Layer>],
+        run: &Run<'_>,
+    ) -> Result<Vec<Seen>> {
         let nodes = graph.nodes();
         let sources: Vec<&str> = found
             .iter()
@@ -163,49 +171,58 @@ impl Int8Quantizer {
             .map(|&i| nodes[i].name.as_str())
             .collect();
         let mut watches = vec![Watch::default(); found.len()];
-        let mut means: Vec<Vec<f64>> = vec![Vec::new(); found.len()];
+        let mut shifts: Vec<Vec<f64>> = vec![Vec::new(); found.len()];
         let images = run.calibration(self.calibration)?;
-        let count = images.shape()[0] as f64;
+        let count = images.shape()[0];
         for images in images.axis_chunks_iter(Axis(0), BATCH) {
+            let share = images.shape()[0] as f64 / count as f64;
             let activations = graph.capture(&sources, &images.to_owned())?;
             for (i, (values, &at)) in activations.iter().zip(found).enumerate() {
                 if !watches[i].see(slice(values)?) {
                     let layer = nodes[at].name.clone();
                     return Err(Error::NotFinite { what: "calibration activations", layer }.into());
                 }
-                let channels = values.shape().get(1).copied().unwrap_or(0);
-                means[i].resize(channels, 0.0);
-                for (mean, channel) in means[i].iter_mut().zip(values.axis_iter(Axis(1))) {
-                    let size = (channel.len() / values.shape()[0].max(1)).max(1) as f64;
-                    *mean += channel.iter().map(|&v| f64::from(v)).sum::<f64>() / (size * count);
+                let Some(error) = errors.get(i) else { continue };
+                let added = error.infer(&[values])?;
+                shifts[i].resize(added.shape()[1], 0.0);
+                for (shift, channel) in shifts[i].iter_mut().zip(added.axis_iter(Axis(1))) {
+                    let sum: f64 = channel.iter().map(|&v| f64::from(v)).sum();
+                    *shift += share * sum / channel.len().max(1) as f64;
                 }
             }
         }
-        let seen = watches.iter().zip(means).zip(found).map(|((watch, means), &at)| {
+        let seen = watches.iter().zip(shifts).zip(found).map(|((watch, shift), &at)| {
             let bits = self.bits_of(&nodes[at].name).activations;
             let grid = watch.grid(self.observer, bits).unwrap_or(Grid::affine_bits(0.0, 0.0, bits));
-            Seen { grid, means }
+            Seen { grid, shift }
         });
         Ok(seen.collect())
     }
+
+    /// The grids of a layer's weights, for an input on `input`.
+    fn range(&self, node: &Node, weight: &Tensor, input: Grid) -> Int8Range {
+        Int8Range::with_bits(weight, self.weights, self.bits_of(&node.name).weights, self.weight_range, input)
+    }
+
+    /// A layer without bias whose weights are what rounding adds to those of the node, `W_q - W`.
+    fn error(&self, node: &Node) -> Result<Box<dyn Layer>> {
+        let weight = targets::params(node.layer()).first().map(|w| w.value().clone()).unwrap_or_default();
+        let mut error = weight.clone();
+        self.range(node, &weight, Grid::affine(0.0, 0.0)).materialize(&mut error);
+        error -= &weight;
+        Ok(match node.layer().downcast_ref::<Conv2d>() {
+            Some(conv) => Box::new(Conv2d::new(error, None, conv.options)?),
+            None => Box::new(Linear::new(error, None)?),
+        })
+    }
 }
 
-/// Takes from the bias what rounding the weights adds to the mean of outputs: `b -= E[(W_q - W) x] = (W_q - W) E[x]` (Nagel et al. 2019,
-/// "Data-Free Quantization", section 4.2, eq. 17, with means from the sample; padding is left out).
-fn correct(layer: &mut dyn Layer, exact: &Tensor, means: &[f64]) {
-    let Some(weight) = targets::params(layer).first().map(|w| w.value() - exact) else { return };
-    let (rows, each) = (weight.shape()[0], weight.shape()[1]);
-    let taps = weight.len() / (rows * each).max(1);
-    let groups = (means.len() / each.max(1)).max(1);
-    let errors = weight.iter().enumerate().fold(vec![0f64; rows], |mut errors, (at, &error)| {
-        let (row, channel) = (at / (each * taps), at / taps % each);
-        let mean = means.get(row * groups / rows * each + channel).copied().unwrap_or(0.0);
-        errors[row] += f64::from(error) * mean;
-        errors
-    });
+/// Takes from the bias what rounding the weights adds to the mean of outputs: `b -= E[(W_q - W) x]` (Nagel et al. 2019, "Data-Free
+/// Quantization", section 4.2, eq. 17, with the mean over the sample).
+fn correct(layer: &mut dyn Layer, shift: &[f64]) {
     let correct = |bias: &mut Param| {
         let mut values = bias.base().clone();
-        values.iter_mut().zip(&errors).for_each(|(b, e)| *b -= *e as f32);
+        values.iter_mut().zip(shift).for_each(|(b, e)| *b -= *e as f32);
         bias.set_base(values);
     };
     if let Some(conv) = layer.downcast_mut::<Conv2d>() {
@@ -230,17 +247,20 @@ impl Compressor for Int8Quantizer {
         for pattern in self.per_layer.keys() {
             Selection { only: vec![pattern.clone()], skip: Vec::new() }.check(graph)?;
         }
-        let inputs = self.calibrate(graph, &found, run)?;
+        let errors = match self.bias_correction {
+            true => found.iter().map(|&at| self.error(&graph.nodes()[at])).collect::<Result<_>>()?,
+            false => Vec::new(),
+        };
+        let seen = self.calibrate(graph, &found, &errors, run)?;
         graph.edit(|graph| {
-            for (&at, input) in found.iter().zip(inputs) {
-                let bits = self.bits_of(&graph.nodes()[at].name).weights;
+            for (&at, seen) in found.iter().zip(seen) {
+                let node = &graph.nodes()[at];
+                let Some(weight) = targets::params(node.layer()).into_iter().next() else { continue };
+                let range = self.range(node, weight.value(), seen.grid);
                 let layer = graph.layer_at_mut(at);
-                let Some(weight) = targets::params_mut(layer).into_iter().next() else { continue };
-                let exact = weight.value().clone();
-                let range = Int8Range::with_bits(&exact, self.weights, bits, self.weight_range, input.grid);
-                weight.constrain(Box::new(range));
+                targets::params_mut(layer)[0].constrain(Box::new(range));
                 if self.bias_correction {
-                    correct(layer, &exact, &input.means);
+                    correct(layer, &seen.shift);
                 }
             }
             Ok(())

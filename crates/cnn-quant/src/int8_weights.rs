@@ -188,7 +188,7 @@ impl Int8Weights {
         }
         let mut bias = None;
         if flags & 2 != 0 {
-            let width = usize::from(flags >> 2) + 1;
+            let width = usize::from(flags >> 2 & 3) + 1;
             let bytes = from.raw(outputs.saturating_mul(width))?;
             // the sign is in the highest byte that is there
             let value = |b: &[u8]| {

@@ -153,7 +153,7 @@ fn indices_take_a_byte_or_half_of_one() {
 
 #[test]
 fn codebooks_of_groups_of_rows() {
-    let mut w = shared(&[8, 4, 3, 3], 7);
+    let mut w = shared(&[8, 4, 3, 3], 9);
     for (row, mut w) in w.outer_iter_mut().enumerate() {
         w.mapv_inplace(|w| w * (1 + row / 3) as f32);
     }
@@ -165,7 +165,7 @@ fn codebooks_of_groups_of_rows() {
     assert!(matches!(constant(&standard, "layer.indices").numbers, Numbers::U4(_)));
     assert_eq!(
         constant(&standard, "layer.codebook_starts").numbers,
-        Numbers::I32(vec![0, 0, 0, 7, 7, 7, 14, 14])
+        Numbers::I32(vec![0, 0, 0, 9, 9, 9, 18, 18])
     );
     assert_eq!(layer.weights().decoded().unwrap(), w);
 }
