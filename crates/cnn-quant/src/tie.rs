@@ -62,7 +62,7 @@ impl Tie {
             };
             found.push(self.cluster(&of_rows(weights), curvature.map(of_rows).as_deref(), zero)?);
         }
-        let half = self.half && found.iter().all(|c| half16::suits(c));
+        let half = self.half && found.iter().all(half16::suits);
         // one length for all
         let length = found.iter().map(Vec::len).max().unwrap_or(0);
         for c in &mut found {

@@ -9,7 +9,7 @@ use rand_xoshiro::Xoshiro256Plus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 /// Weights that linfa sees.
-const SAMPLE: usize = 4096;
+const SAMPLE: usize = 1024;
 
 /// In the middles of `k` equal parts of the range.
 pub fn linear(sorted: &[f32], k: usize) -> Vec<f64> {

@@ -50,7 +50,7 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         input: weights.input(),
         weights: at.shared("int8 depthwise", turned),
         ending: Ending::new(at, weights),
-        band: Band::of(g, rows.div_ceil(pieces))?,
+        band: Band::of(g, g.c, rows.div_ceil(pieces))?,
         parts: parts.collect(),
     }))
 }
@@ -65,7 +65,7 @@ impl Kernel for Depthwise {
     }
 
     fn scratch(&self) -> usize {
-        self.band.len(&self.g) + self.g.c
+        self.band.len() + self.g.c
     }
 
     fn weight_bytes(&self) -> usize {
@@ -78,7 +78,7 @@ impl Kernel for Depthwise {
         let (sums, rows) = scratch.split_at_mut(g.c);
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
-        self.band.fill(g, inputs.get(0), part.pixels.start / plane, &lines, rows, |x, to| {
+        self.band.fill(g, inputs.get(0), part.pixels.start / plane, &lines, rows, 0.0, |x, to| {
             quantize::float_levels(isa, self.input, x, to);
         });
         for p in part.pixels.clone() {

@@ -3,9 +3,9 @@
 //! Between the layers values are floats, channels last. A part quantizes the rows it reads, copies the window of each pixel
 //! into one run of levels, and multiplies windows with packed filters, filters in lanes: what comes out is channels last again.
 
-use super::depthwise;
 use super::pairs::{self, TILE};
 use super::quantize;
+use super::{depthwise, dot};
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
@@ -71,46 +71,50 @@ pub struct Band {
     pub height: usize,
     /// Width of the padded input.
     pub width: usize,
+    /// Values of a pixel, at least its channels.
+    pub pitch: usize,
 }
 
 impl Band {
     /// Bands of at most `rows` output rows, unless padding would blow up the input beyond all measure.
-    pub fn of(g: &ConvGeometry, rows: usize) -> Option<Band> {
+    pub fn of(g: &ConvGeometry, pitch: usize, rows: usize) -> Option<Band> {
         let height = (rows.checked_sub(1)? * g.stride[0])
             .checked_add((g.kernel[0] - 1).checked_mul(g.dilation[0])?.checked_add(1)?)?;
         let width = g.w.checked_add(g.pad[1])?.checked_add(g.pad[3])?;
-        let size = height.checked_mul(width)?.checked_mul(g.c)?;
+        let size = height.checked_mul(width)?.checked_mul(pitch)?;
         let useful = g.c * g.h * g.w + g.m * g.out_h() * g.out_w();
-        (size <= BLOWN_UP * useful + (1 << 16)).then_some(Band { height, width })
+        (size <= BLOWN_UP * useful + (1 << 16)).then_some(Band { height, width, pitch })
     }
 
-    pub fn len(&self, g: &ConvGeometry) -> usize {
-        self.height * self.width * g.c
+    pub fn len(&self) -> usize {
+        self.height * self.width * self.pitch
     }
 
-    /// Quantizes what the output rows `rows` of an image read, with level 0 around the image.
-    pub fn fill<T: Copy + Default>(
+    /// Quantizes what the output rows `rows` of an image read, with `zero` around the image.
+    #[expect(clippy::too_many_arguments, reason = "they are what it says")]
+    pub fn fill<T: Copy>(
         &self,
         g: &ConvGeometry,
         x: View<'_>,
         image: usize,
         rows: &Range<usize>,
         to: &mut [T],
+        zero: T,
         quantize: impl Fn(&[f32], &mut [T]),
     ) {
         let count = (rows.len() - 1) * g.stride[0] + (g.kernel[0] - 1) * g.dilation[0] + 1;
-        for (i, to) in to.chunks_exact_mut(self.width * g.c).take(count).enumerate() {
+        for (i, to) in to.chunks_exact_mut(self.width * self.pitch).take(count).enumerate() {
             let y = (rows.start * g.stride[0] + i).checked_sub(g.pad[0]).filter(|&y| y < g.h);
             let Some(y) = y else {
-                to.fill(T::default());
+                to.fill(zero);
                 continue;
             };
-            let (left, rest) = to.split_at_mut(g.pad[1] * g.c);
-            let (middle, right) = rest.split_at_mut(g.w * g.c);
-            left.fill(T::default());
-            right.fill(T::default());
-            for (x_at, to) in middle.chunks_exact_mut(g.c).enumerate() {
-                quantize(x.pixel((image * g.h + y) * g.w + x_at), to);
+            let (left, rest) = to.split_at_mut(g.pad[1] * self.pitch);
+            let (middle, right) = rest.split_at_mut(g.w * self.pitch);
+            left.fill(zero);
+            right.fill(zero);
+            for (x_at, to) in middle.chunks_exact_mut(self.pitch).enumerate() {
+                quantize(x.pixel((image * g.h + y) * g.w + x_at), &mut to[..g.c]);
             }
         }
     }
@@ -146,7 +150,7 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Optio
     if depthwise::fits(g) {
         return depthwise::lower(at, g, weights);
     }
-    Some(Lowered::channels_last(Int8::new(at, g, weights)?))
+    dot::lower(at, g, weights).or_else(|| Some(Lowered::channels_last(Int8::new(at, g, weights)?)))
 }
 
 /// The kernel of a linear layer.
@@ -167,8 +171,9 @@ pub fn linear(at: &Lowering<'_>, n: usize, weights: &Int8Weights) -> Option<Lowe
     if n == 0 {
         return None;
     }
-    let kernel = Int8::new(at, &g, weights)?;
-    Some(Lowered { inputs: vec![Layout::Planar], output: Layout::Planar, ..Lowered::channels_last(kernel) })
+    let lowered =
+        dot::lower(at, &g, weights).or_else(|| Some(Lowered::channels_last(Int8::new(at, &g, weights)?)))?;
+    Some(Lowered { inputs: vec![Layout::Planar], output: Layout::Planar, ..lowered })
 }
 
 impl Int8 {
@@ -188,7 +193,7 @@ impl Int8 {
         let columns = if g.groups > 1 { 1 } else { (wanted / pieces).min(tiles) };
         let band = match pixelwise {
             true => None,
-            false => Some(Band::of(g, lines.div_ceil(pieces))?),
+            false => Some(Band::of(g, g.c, lines.div_ceil(pieces))?),
         };
         let mut parts = Vec::new();
         for image in 0..images {
@@ -269,7 +274,7 @@ impl Kernel for Int8 {
     }
 
     fn scratch(&self) -> usize {
-        let rows = self.band.map_or(0, |b| b.len(&self.g));
+        let rows = self.band.map_or(0, |b| b.len());
         floats(rows) + floats(self.chunk * self.terms) + self.chunk * TILE
     }
 
@@ -288,7 +293,7 @@ impl Kernel for Int8 {
         if let Some(band) = &self.band {
             let lines = first..first + part.pixels.len() / width;
             let image = part.pixels.start / plane;
-            band.fill(g, x, image, &lines, rows, |x, to| quantize::levels(isa, self.input, x, to));
+            band.fill(g, x, image, &lines, rows, 0, |x, to| quantize::levels(isa, self.input, x, to));
         }
         let filters = g.m / g.groups;
         let tiles = filters.div_ceil(TILE);

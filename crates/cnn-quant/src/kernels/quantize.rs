@@ -11,6 +11,11 @@ pub fn levels(isa: Isa, grid: Grid, x: &[f32], to: &mut [i16]) {
     isa.run(Levels { grid, x, to });
 }
 
+/// The same levels, less the lowest one of the grid.
+pub fn codes(isa: Isa, grid: Grid, x: &[f32], to: &mut [u8]) {
+    isa.run(Codes { grid, x, to });
+}
+
 /// The same levels as floats.
 pub fn float_levels(isa: Isa, grid: Grid, x: &[f32], to: &mut [f32]) {
     isa.run(FloatLevels { grid, x, to });
@@ -41,6 +46,24 @@ impl SimdOp for Levels<'_> {
     fn run<S: Simd>(self, _isa: S) {
         for (to, &x) in self.to.iter_mut().zip(self.x) {
             *to = (shifted(self.grid, x).to_bits().wrapping_sub(MAGIC.to_bits())) as i16;
+        }
+    }
+}
+
+struct Codes<'a> {
+    grid: Grid,
+    x: &'a [f32],
+    to: &'a mut [u8],
+}
+
+impl SimdOp for Codes<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        // the float of code 0 is the lowest level's
+        let lowest = (f32::from(self.grid.low) + MAGIC).to_bits();
+        for (to, &x) in self.to.iter_mut().zip(self.x) {
+            *to = shifted(self.grid, x).to_bits().wrapping_sub(lowest) as u8;
         }
     }
 }
@@ -92,10 +115,13 @@ mod tests {
         {
             for isa in Isa::available() {
                 let (mut short, mut float) = (vec![7; x.len()], vec![7.0; x.len()]);
+                let mut code = vec![7; x.len()];
+                codes(isa, grid, &x, &mut code);
                 levels(isa, grid, &x, &mut short);
                 float_levels(isa, grid, &x, &mut float);
                 for (at, &x) in x.iter().enumerate() {
                     assert_eq!(short[at], grid.level(x), "{x}");
+                    assert_eq!(i16::from(code[at]), grid.level(x) - grid.low, "{x}");
                     assert_eq!(float[at], f32::from(grid.level(x)), "{x}");
                 }
             }
