@@ -171,3 +171,15 @@ fn absurd_padding_runs_by_the_reference() {
     let x = numbers(&[1, 1, 2, 2]);
     assert_eq!(session.run(&x).unwrap(), graph.infer(&x).unwrap());
 }
+
+/// NaN is level 0, and infinity an end of the grid, as for the reference.
+#[test]
+fn inputs_that_are_no_numbers() {
+    let weights = int8(&numbers(&[20, 5, 3, 3]), Some(&numbers(&[20])), WeightGrid::Symmetric);
+    let layer = Conv2dI8::new(weights, ConvOptions::default().pad(1)).unwrap();
+    let mut x = numbers(&[2, 5, 9, 8]);
+    for (at, v) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX].into_iter().enumerate() {
+        x.iter_mut().skip(at * 7).step_by(37).for_each(|x| *x = v);
+    }
+    check(&layer, &x, true);
+}

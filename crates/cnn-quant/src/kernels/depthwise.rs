@@ -78,8 +78,11 @@ impl Kernel for Depthwise {
         let (sums, rows) = scratch.split_at_mut(g.c);
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
-        self.band.fill(g, inputs.get(0), part.pixels.start / plane, &lines, rows, 0.0, |x, to| {
-            quantize::float_levels(isa, self.input, x, to);
+        let x = inputs.get(0);
+        self.band.fill(g, part.pixels.start / plane, &lines, rows, 0.0, |pixels, to| {
+            for (p, to) in pixels.zip(to.chunks_exact_mut(g.c)) {
+                quantize::float_levels(isa, self.input, x.pixel(p), to);
+            }
         });
         for p in part.pixels.clone() {
             let (y, x) = (p % plane / width - first, p % width);

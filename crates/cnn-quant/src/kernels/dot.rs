@@ -2,17 +2,18 @@
 //!
 //! A code is a level less the lowest one, `u = q - low`, so `sum q w = sum u w + low sum w`: the second part is known beforehand.
 
-use super::lowered::{Band, Ending, piece};
-use super::quads::{self, Filters, QUAD, Rows, TILE};
+use super::lowered::{Band, piece};
+use super::quads::{self, Destination, Filters, QUAD, Rows, TILE};
 use super::quantize;
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
+use cnn_core::ops::activation::ActivationFn;
 use cnn_core::ops::conv::ConvGeometry;
-use cnn_core::session::{Inputs, Kernel, Lowered, Lowering, Part, Target};
+use cnn_core::session::{Epilogue, Inputs, Kernel, Lowered, Lowering, Part, Target};
+use cnn_core::simd::Isa;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Multiply-adds of quads of vectors that a part should have.
 const PART: usize = 15_000;
@@ -30,13 +31,12 @@ struct Dot {
     /// Where the runs of a window begin, and their quads.
     runs: Vec<usize>,
     run_quads: usize,
-    /// `[tile of filters][quad of terms][filter][4]`, terms `kh x kw x c`.
-    weights: Arc<Vec<i8>>,
-    /// `low sum w + bias` for each filter, filled up to tiles.
-    added: Vec<i32>,
-    /// Likewise.
-    steps: Vec<f32>,
-    ending: Ending,
+    /// Terms `kh x kw x c`; `low sum w + bias` is added.
+    filters: Filters,
+    isa: Isa,
+    residual: bool,
+    /// An activation that is more than bounds.
+    activation: Epilogue,
     /// `None` where windows are pixels of the input.
     band: Option<Band>,
     parts: Vec<Part>,
@@ -52,13 +52,13 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
     if g.groups != 1 || !bytes || !codes || !quads::available(at.isa) {
         return None;
     }
-    let low = i64::from(input.low);
+    let lowest = i64::from(input.low);
     let rows = weights.levels().chunks_exact(terms).enumerate();
     let added = rows.map(|(m, row)| {
         let bias = weights.bias().map_or(0, |b| i64::from(b[m]));
         let (sum, sizes) =
             row.iter().fold((0, 0), |(sum, sizes), &w| (sum + i64::from(w), sizes + i64::from(w).abs()));
-        let added = low * sum + bias;
+        let added = lowest * sum + bias;
         let most = 255 * sizes + added.abs();
         (most <= i64::from(i32::MAX)).then_some(added as i32)
     });
@@ -67,6 +67,22 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
     added.resize(tiles * TILE, 0);
     let mut steps: Vec<f32> = weights.grids().iter().map(|w| weights.input().step * w.step).collect();
     steps.resize(tiles * TILE, 0.0);
+
+    let full = |values: &Option<Vec<f32>>| {
+        values.clone().map(|mut values| {
+            values.resize(tiles * TILE, 0.0);
+            values
+        })
+    };
+    let (bounds, activation) = match at.epilogue.activation {
+        None => (Some((f32::NEG_INFINITY, f32::INFINITY)), None),
+        Some(ActivationFn::Relu) => (Some((0.0, f32::INFINITY)), None),
+        Some(ActivationFn::Relu6) => (Some((0.0, 6.0)), None),
+        Some(ActivationFn::Clip(low, high)) => (Some((low, high)), None),
+        other => (None, other),
+    };
+    let (low, high) = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+    let activation = Epilogue { activation, ..Epilogue::default() };
 
     let pixelwise = g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0; 4];
     let pitch = g.c.next_multiple_of(QUAD);
@@ -107,10 +123,18 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         pitch,
         runs: runs.collect(),
         run_quads: run_taps * pitch / QUAD,
-        weights: at.shared("int8 dot", || pack(g, weights.levels())),
-        added,
-        steps,
-        ending: Ending::new(at, weights),
+        filters: Filters {
+            weights: at.shared("int8 dot", || pack(g, weights.levels())),
+            added,
+            steps,
+            scale: full(&at.epilogue.scale),
+            shift: full(&at.epilogue.shift),
+            low,
+            high,
+        },
+        isa: at.isa,
+        residual: at.epilogue.residual,
+        activation,
         band,
         parts,
     }))
@@ -136,8 +160,8 @@ impl Dot {
         self.band.map_or(longest * self.pitch, |b| b.len())
     }
 
-    /// The sums of a row of output pixels, scaled back.
-    fn row(&self, codes: &[u8], first: usize, pixels: Range<usize>, out: &Target<'_>) {
+    /// A row of output pixels.
+    fn row(&self, codes: &[u8], first: usize, pixels: Range<usize>, inputs: Inputs<'_>, out: &Target<'_>) {
         let channels = out.part().channels.clone();
         let rows = Rows {
             codes,
@@ -147,14 +171,18 @@ impl Dot {
             runs: &self.runs,
             run_quads: self.run_quads,
         };
-        let filters = Filters { weights: &self.weights, added: &self.added, steps: &self.steps };
+        let residual = self.residual.then(|| inputs.get(1));
+        assert!(residual.is_none_or(|r| pixels.end <= r.pixels && channels.end <= r.channels));
         assert!(out.part().pixels.start <= pixels.start && pixels.end <= out.part().pixels.end);
-        let (pitch, range) = (out.pitch(), [channels.start, channels.end]);
-        // SAFETY: these pixels and channels are those of the part, which this thread alone writes.
-        unsafe {
-            let y = out.as_ptr().add(pixels.start * pitch + channels.start);
-            quads::products(rows, &filters, range, y, pitch);
-        }
+        let pitch = out.pitch();
+        let y = out.as_ptr().wrapping_add(pixels.start * pitch + channels.start);
+        let (residual, residual_pitch) = match residual {
+            Some(r) => (r.as_ptr().wrapping_add(pixels.start * r.pitch + channels.start), r.pitch),
+            None => (std::ptr::null(), 0),
+        };
+        let to = Destination { y, pitch, residual, residual_pitch };
+        // SAFETY: these pixels and channels are those of the part, which this thread alone writes; the residual has them too.
+        unsafe { quads::products(rows, &self.filters, [channels.start, channels.end], to) };
     }
 }
 
@@ -173,33 +201,36 @@ impl Kernel for Dot {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.weights.len() + self.ending.bytes()
+        self.filters.weights.len() + self.filters.added.len() * 8
     }
 
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
-        let (g, x, part, isa) = (&self.g, inputs.get(0), out.part().clone(), self.ending.isa);
+        let (g, x, part) = (&self.g, inputs.get(0), out.part().clone());
         let codes: &mut [u8] = cast_slice_mut(scratch);
         let zero = -self.input.low as u8;
-        let quantize = |x: &[f32], to: &mut [u8]| quantize::codes(isa, self.input, x, to);
+        let quantize = |pixels: Range<usize>, to: &mut [u8]| {
+            quantize::codes(self.isa, self.input, x, pixels, to, self.pitch);
+        };
         match &self.band {
             None => {
-                for (p, to) in part.pixels.clone().zip(codes.chunks_exact_mut(self.pitch)) {
-                    quantize(x.pixel(p), &mut to[..g.c]);
-                }
-                self.row(codes, 0, part.pixels.clone(), &out);
+                quantize(part.pixels.clone(), codes);
+                self.row(codes, 0, part.pixels.clone(), inputs, &out);
             }
             Some(band) => {
                 let (plane, width) = (g.out_h() * g.out_w(), g.out_w());
                 let first = part.pixels.start % plane / width;
                 let lines = first..first + part.pixels.len() / width;
-                band.fill(g, x, part.pixels.start / plane, &lines, codes, zero, quantize);
+                band.fill(g, part.pixels.start / plane, &lines, codes, zero, quantize);
                 for (i, start) in part.pixels.clone().step_by(width).enumerate() {
                     let from = i * g.stride[0] * band.width * self.pitch;
-                    self.row(codes, from, start..start + width, &out);
+                    self.row(codes, from, start..start + width, inputs, &out);
                 }
             }
         }
-        part.pixels.clone().for_each(|p| self.ending.finish(p, inputs, &mut out));
+        if !self.activation.is_empty() {
+            let pixels = part.pixels.clone();
+            pixels.for_each(|p| self.activation.finish(part.channels.clone(), out.pixel(p), None));
+        }
         Ok(())
     }
 }

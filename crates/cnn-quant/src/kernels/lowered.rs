@@ -11,7 +11,7 @@ use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
 use cnn_core::ops::conv::ConvGeometry;
-use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Lowered, Lowering, Part, Target, View};
+use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Lowered, Lowering, Part, Target};
 use cnn_core::simd::Isa;
 use std::ops::Range;
 use std::sync::Arc;
@@ -90,17 +90,15 @@ impl Band {
         self.height * self.width * self.pitch
     }
 
-    /// Quantizes what the output rows `rows` of an image read, with `zero` around the image.
-    #[expect(clippy::too_many_arguments, reason = "they are what it says")]
+    /// Quantizes what the output rows `rows` of an image read, with `zero` around the image; `quantize` is told the pixels of a row.
     pub fn fill<T: Copy>(
         &self,
         g: &ConvGeometry,
-        x: View<'_>,
         image: usize,
         rows: &Range<usize>,
         to: &mut [T],
         zero: T,
-        quantize: impl Fn(&[f32], &mut [T]),
+        quantize: impl Fn(Range<usize>, &mut [T]),
     ) {
         let count = (rows.len() - 1) * g.stride[0] + (g.kernel[0] - 1) * g.dilation[0] + 1;
         for (i, to) in to.chunks_exact_mut(self.width * self.pitch).take(count).enumerate() {
@@ -113,9 +111,8 @@ impl Band {
             let (middle, right) = rest.split_at_mut(g.w * self.pitch);
             left.fill(zero);
             right.fill(zero);
-            for (x_at, to) in middle.chunks_exact_mut(self.pitch).enumerate() {
-                quantize(x.pixel((image * g.h + y) * g.w + x_at), &mut to[..g.c]);
-            }
+            let from = (image * g.h + y) * g.w;
+            quantize(from..from + g.w, middle);
         }
     }
 }
@@ -293,7 +290,11 @@ impl Kernel for Int8 {
         if let Some(band) = &self.band {
             let lines = first..first + part.pixels.len() / width;
             let image = part.pixels.start / plane;
-            band.fill(g, x, image, &lines, rows, 0, |x, to| quantize::levels(isa, self.input, x, to));
+            band.fill(g, image, &lines, rows, 0, |pixels, to| {
+                for (p, to) in pixels.zip(to.chunks_exact_mut(g.c)) {
+                    quantize::levels(isa, self.input, x.pixel(p), to);
+                }
+            });
         }
         let filters = g.m / g.groups;
         let tiles = filters.div_ceil(TILE);

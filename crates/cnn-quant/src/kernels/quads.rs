@@ -4,6 +4,8 @@
 //! of one or two vectors of filters. In channels-last memory the pixels under a row of a filter are one run of bytes, and the runs of
 //! neighbouring pixels overlap: nothing is copied.
 
+use std::sync::Arc;
+
 /// Filters of a tile: a vector of sums.
 pub const TILE: usize = 16;
 /// Bytes that are multiplied and added to one sum at a time.
@@ -28,12 +30,30 @@ pub struct Rows<'a> {
     pub run_quads: usize,
 }
 
-/// The right operand: `[tile][quad][filter of the tile][4]`, and for each filter what is added to its sum and what that is multiplied
-/// by. All are filled up to whole tiles.
-pub struct Filters<'a> {
-    pub weights: &'a [i8],
-    pub added: &'a [i32],
-    pub steps: &'a [f32],
+/// The right operand, and what becomes of its sums: `y = min(max((sum + added) step scale + shift + residual, low), high)`. What there is
+/// for each filter is filled up to whole tiles.
+#[derive(Debug)]
+pub struct Filters {
+    /// `[tile][quad][filter of the tile][4]`.
+    pub weights: Arc<Vec<i8>>,
+    pub added: Vec<i32>,
+    pub steps: Vec<f32>,
+    pub scale: Option<Vec<f32>>,
+    pub shift: Option<Vec<f32>>,
+    pub low: f32,
+    pub high: f32,
+}
+
+/// Where rows of results go, and what is added to them.
+#[derive(Clone, Copy)]
+pub struct Destination {
+    pub y: *mut f32,
+    /// From a row to the next.
+    pub pitch: usize,
+    /// Null for nothing.
+    pub residual: *const f32,
+    /// From a row of the residual to the next.
+    pub residual_pitch: usize,
 }
 
 /// True if the processor has the instructions.
@@ -47,21 +67,14 @@ pub fn available(isa: cnn_core::simd::Isa) -> bool {
     }
 }
 
-/// `y[r][f] = (sum + added_f) step_f` for all rows `r` and the filters `from .. to`, `from` the first of a tile. Row `r` of `y` begins at
-/// `r pitch`. The caller knows that sums fit 32 bits.
+/// The results for all rows and the filters `from .. to`, `from` the first of a tile. The caller knows that sums fit 32 bits.
 ///
 /// # Panics
 /// If an operand is too short, or the processor has not the instructions ([`available`]).
 ///
 /// # Safety
-/// The `to - from` floats of each row of `y` must be the caller's to write.
-pub unsafe fn products(
-    rows: Rows<'_>,
-    filters: &Filters<'_>,
-    [from, to]: [usize; 2],
-    y: *mut f32,
-    pitch: usize,
-) {
+/// The `to - from` floats of each row of `y` must be the caller's to write, those of the residual there to be read.
+pub unsafe fn products(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], out: Destination) {
     let quads = rows.runs.len() * rows.run_quads;
     let tiles = to.div_ceil(TILE);
     let last_run = rows.runs.iter().max().copied().unwrap_or(0) + rows.run_quads * QUAD;
@@ -71,31 +84,26 @@ pub unsafe fn products(
     assert!(rows.first + (rows.count - 1) * rows.step + last_run <= rows.codes.len());
     assert!(from.is_multiple_of(TILE) && filters.weights.len() >= tiles * quads * TILE * QUAD);
     assert!(filters.added.len() >= tiles * TILE && filters.steps.len() >= tiles * TILE);
+    assert!([&filters.scale, &filters.shift].into_iter().flatten().all(|v| v.len() >= tiles * TILE));
     assert!(available(cnn_core::simd::Isa::active()));
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (y, pitch);
+    let _ = out;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the processor has the instructions, the operands are as long as was just checked, and `y` is the caller's.
     unsafe {
-        x86::products(rows, filters, [from, to], y, pitch);
+        x86::products(rows, filters, [from, to], out);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Filters, QUAD, ROWS, Rows, TILE};
+    use super::{Destination, Filters, QUAD, ROWS, Rows, TILE};
     use std::arch::x86_64::*;
 
     /// # Safety
     /// As [`super::products`] checks.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub unsafe fn products(
-        rows: Rows<'_>,
-        filters: &Filters<'_>,
-        [from, to]: [usize; 2],
-        y: *mut f32,
-        pitch: usize,
-    ) {
+    pub unsafe fn products(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], out: Destination) {
         let mut f = from;
         while f < to {
             let two = to - f > TILE;
@@ -103,35 +111,39 @@ mod x86 {
             let blocks = rows.count.div_ceil(ROWS);
             for i in 0..blocks {
                 let (start, end) = (i * rows.count / blocks, (i + 1) * rows.count / blocks);
-                let block = Block { rows, filters, start, f, to };
+                let y = out.y.wrapping_add(start * out.pitch + f - from);
+                let residual = match out.residual.is_null() {
+                    true => out.residual,
+                    false => out.residual.wrapping_add(start * out.residual_pitch + f - from),
+                };
+                let block = Block { rows, filters, start, f, to, out: Destination { y, residual, ..out } };
                 // SAFETY: the rows, the filters and their places in `y` are those of the whole.
                 unsafe {
-                    let y = y.add(start * pitch + f - from);
                     match (two, end - start) {
-                        (false, 1) => block.run::<1, 1>(y, pitch),
-                        (false, 2) => block.run::<2, 1>(y, pitch),
-                        (false, 3) => block.run::<3, 1>(y, pitch),
-                        (false, 4) => block.run::<4, 1>(y, pitch),
-                        (false, 5) => block.run::<5, 1>(y, pitch),
-                        (false, 6) => block.run::<6, 1>(y, pitch),
-                        (false, 7) => block.run::<7, 1>(y, pitch),
-                        (false, 8) => block.run::<8, 1>(y, pitch),
-                        (false, 9) => block.run::<9, 1>(y, pitch),
-                        (false, 10) => block.run::<10, 1>(y, pitch),
-                        (false, 11) => block.run::<11, 1>(y, pitch),
-                        (false, _) => block.run::<12, 1>(y, pitch),
-                        (true, 1) => block.run::<1, 2>(y, pitch),
-                        (true, 2) => block.run::<2, 2>(y, pitch),
-                        (true, 3) => block.run::<3, 2>(y, pitch),
-                        (true, 4) => block.run::<4, 2>(y, pitch),
-                        (true, 5) => block.run::<5, 2>(y, pitch),
-                        (true, 6) => block.run::<6, 2>(y, pitch),
-                        (true, 7) => block.run::<7, 2>(y, pitch),
-                        (true, 8) => block.run::<8, 2>(y, pitch),
-                        (true, 9) => block.run::<9, 2>(y, pitch),
-                        (true, 10) => block.run::<10, 2>(y, pitch),
-                        (true, 11) => block.run::<11, 2>(y, pitch),
-                        (true, _) => block.run::<12, 2>(y, pitch),
+                        (false, 1) => block.run::<1, 1>(),
+                        (false, 2) => block.run::<2, 1>(),
+                        (false, 3) => block.run::<3, 1>(),
+                        (false, 4) => block.run::<4, 1>(),
+                        (false, 5) => block.run::<5, 1>(),
+                        (false, 6) => block.run::<6, 1>(),
+                        (false, 7) => block.run::<7, 1>(),
+                        (false, 8) => block.run::<8, 1>(),
+                        (false, 9) => block.run::<9, 1>(),
+                        (false, 10) => block.run::<10, 1>(),
+                        (false, 11) => block.run::<11, 1>(),
+                        (false, _) => block.run::<12, 1>(),
+                        (true, 1) => block.run::<1, 2>(),
+                        (true, 2) => block.run::<2, 2>(),
+                        (true, 3) => block.run::<3, 2>(),
+                        (true, 4) => block.run::<4, 2>(),
+                        (true, 5) => block.run::<5, 2>(),
+                        (true, 6) => block.run::<6, 2>(),
+                        (true, 7) => block.run::<7, 2>(),
+                        (true, 8) => block.run::<8, 2>(),
+                        (true, 9) => block.run::<9, 2>(),
+                        (true, 10) => block.run::<10, 2>(),
+                        (true, 11) => block.run::<11, 2>(),
+                        (true, _) => block.run::<12, 2>(),
                     }
                 }
             }
@@ -141,13 +153,15 @@ mod x86 {
 
     struct Block<'a> {
         rows: Rows<'a>,
-        filters: &'a Filters<'a>,
+        filters: &'a Filters,
         /// First row.
         start: usize,
         /// First filter.
         f: usize,
         /// End of the filters.
         to: usize,
+        /// From the first row and filter on.
+        out: Destination,
     }
 
     impl Block<'_> {
@@ -156,13 +170,13 @@ mod x86 {
         /// # Safety
         /// So many rows and filters must be there, in `y` too; all vectors of filters but the last are full.
         #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-        unsafe fn run<const R: usize, const V: usize>(&self, y: *mut f32, pitch: usize) {
-            let rows = &self.rows;
+        unsafe fn run<const R: usize, const V: usize>(&self) {
+            let (rows, filters, out) = (&self.rows, self.filters, self.out);
             let tile = rows.runs.len() * rows.run_quads * TILE * QUAD;
             // SAFETY: inside the operands, as the caller promises.
             unsafe {
                 let a = rows.codes.as_ptr().add(rows.first + self.start * rows.step);
-                let mut b = self.filters.weights.as_ptr().add(self.f / TILE * tile);
+                let mut b = filters.weights.as_ptr().add(self.f / TILE * tile);
                 let mut sums = [[_mm512_setzero_si512(); V]; R];
                 for &run in rows.runs {
                     let mut a = a.add(run);
@@ -184,15 +198,31 @@ mod x86 {
                 }
                 for v in 0..V {
                     let f = self.f + v * TILE;
-                    let added = _mm512_loadu_si512(self.filters.added.as_ptr().add(f).cast());
-                    let step = _mm512_loadu_ps(self.filters.steps.as_ptr().add(f));
+                    let added = _mm512_loadu_si512(filters.added.as_ptr().add(f).cast());
+                    let step = _mm512_loadu_ps(filters.steps.as_ptr().add(f));
+                    let [scale, shift] = [&filters.scale, &filters.shift]
+                        .map(|v| v.as_ref().map(|v| _mm512_loadu_ps(v.as_ptr().add(f))));
+                    let (low, high) = (_mm512_set1_ps(filters.low), _mm512_set1_ps(filters.high));
                     let mask = match self.to - f {
                         left if left < TILE => (1u16 << left) - 1,
                         _ => u16::MAX,
                     };
                     for (r, sums) in sums.iter().enumerate() {
-                        let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[v], added));
-                        _mm512_mask_storeu_ps(y.add(r * pitch + v * TILE), mask, _mm512_mul_ps(sum, step));
+                        let mut value =
+                            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sums[v], added)), step);
+                        if let Some(scale) = scale {
+                            value = _mm512_mul_ps(value, scale);
+                        }
+                        if let Some(shift) = shift {
+                            value = _mm512_add_ps(value, shift);
+                        }
+                        if !out.residual.is_null() {
+                            let residual = out.residual.add(r * out.residual_pitch + v * TILE);
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual));
+                        }
+                        // the value second: NaN stays NaN
+                        value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                        _mm512_mask_storeu_ps(out.y.add(r * out.pitch + v * TILE), mask, value);
                     }
                 }
             }
@@ -228,21 +258,28 @@ mod tests {
             let added: Vec<i32> = (0..tiles * TILE).map(|_| next() as i32 * 1000 - 128_000).collect();
             let steps: Vec<f32> = (0..tiles * TILE).map(|_| next() as f32 / 64.0).collect();
             let rows = Rows { codes: &codes, first: 3, step, count, runs: &starts, run_quads: quads };
-            let all = Filters { weights: &weights, added: &added, steps: &steps };
+            let shift = vec![0.5; tiles * TILE];
+            let scale = Some(vec![2.0; tiles * TILE]);
+            let weights = Arc::new(weights);
+            let all = Filters { weights, added, steps, scale, shift: Some(shift), low: -1000.0, high: 2000.0 };
+            let residual: Vec<f32> = (0..count * filters).map(|_| next() as f32).collect();
             for from in (0..filters).step_by(TILE) {
                 let pitch = filters - from + 2;
                 let mut y = vec![f32::NAN; (count - 1) * pitch + filters - from];
-                // SAFETY: `y` has been made as long.
-                unsafe { products(rows, &all, [from, filters], y.as_mut_ptr(), pitch) };
+                let residual_at = residual[from..].as_ptr();
+                let out = Destination { y: y.as_mut_ptr(), pitch, residual: residual_at, residual_pitch: filters };
+                // SAFETY: `y` and `residual` have been made as long.
+                unsafe { products(rows, &all, [from, filters], out) };
                 for (r, f) in (0..count).flat_map(|r| (from..filters).map(move |f| (r, f))) {
-                    let tile = &weights[f / TILE * runs * quads * TILE * QUAD..];
+                    let tile = &all.weights[f / TILE * runs * quads * TILE * QUAD..];
                     let sum: i32 = (0..runs * quads * QUAD)
                         .map(|t| {
                             let x = codes[3 + r * step + starts[t / QUAD / quads] + t % (quads * QUAD)];
                             i32::from(x) * i32::from(tile[(t / QUAD * TILE + f % TILE) * QUAD + t % QUAD])
                         })
                         .sum();
-                    prop_assert_eq!(y[r * pitch + f - from], (sum + added[f]) as f32 * steps[f]);
+                    let value = (sum + all.added[f]) as f32 * all.steps[f] * 2.0 + 0.5 + residual[r * filters + f];
+                    prop_assert_eq!(y[r * pitch + f - from], value.clamp(-1000.0, 2000.0));
                 }
                 prop_assert!(y.iter().filter(|v| v.is_nan()).count() == (count - 1) * 2);
             }

