@@ -196,6 +196,13 @@ mod x86 {
                         b = b.add(TILE * QUAD);
                     }
                 }
+                // through memory: only a short loop over all sums is unrolled, and leaves them in registers until here
+                let mut done = [[[0i32; TILE]; V]; R];
+                for (done, sums) in done.iter_mut().zip(sums) {
+                    for (done, sum) in done.iter_mut().zip(sums) {
+                        _mm512_storeu_si512(done.as_mut_ptr().cast(), sum);
+                    }
+                }
                 for v in 0..V {
                     let f = self.f + v * TILE;
                     let added = _mm512_loadu_si512(filters.added.as_ptr().add(f).cast());
@@ -207,9 +214,9 @@ mod x86 {
                         left if left < TILE => (1u16 << left) - 1,
                         _ => u16::MAX,
                     };
-                    for (r, sums) in sums.iter().enumerate() {
-                        let mut value =
-                            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sums[v], added)), step);
+                    for (r, done) in done.iter().enumerate() {
+                        let sum = _mm512_add_epi32(_mm512_loadu_si512(done[v].as_ptr().cast()), added);
+                        let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), step);
                         if let Some(scale) = scale {
                             value = _mm512_mul_ps(value, scale);
                         }
