@@ -12,6 +12,7 @@ use cnn_core::compress::{read_config, write_config};
 use cnn_core::graph::Node;
 use cnn_core::layers::{Conv2d, Linear};
 use cnn_core::tensor::slice;
+use cnn_core::train::Optimizer;
 use cnn_core::{Compressor, Config, Constraint, Graph, Layer, Param, Result, Run, Selection, Tensor};
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,8 @@ const BATCH: usize = 8;
 /// 8-bit integers, or fewer bits, after training: `q = round(a (p - b))`, `p ~ q / a + b` ([`Grid`]).
 ///
 /// - [`Compressor::apply`] runs a sample of the training images through the network, chooses the range of the input of each selected
-///   convolution and linear layer ([`Observer`]), and constrains the weights to their grid ([`Int8Range`], straight-through). It does not
-///   train; methods after it can.
+///   convolution and linear layer ([`Observer`]), and constrains the weights to their grid ([`Int8Range`], straight-through). It
+///   trains if `epochs` says so; methods after it can, too.
 /// - Rounding moves the mean of a layer's outputs; what it does on the sample is taken from the bias ([`bias correction`](correct)).
 /// - [`Compressor::pack`] makes [`Conv2dI8`] and [`LinearI8`], which compute in integers: 8-bit products, 32-bit sums.
 /// - The number of multiply-adds stays; the file shrinks to about a quarter, with fewer bits to less.
@@ -67,6 +68,12 @@ pub struct Int8Quantizer {
     pub per_layer: BTreeMap<String, Bits>,
     /// Whether biases make up for what rounding the weights does to the mean of outputs; true by default.
     pub bias_correction: bool,
+    /// Epochs of training with the weights on their grids, gradients straight through (Bengio, Leonard, Courville 2013); 0, the default,
+    /// for none. Activations are not rounded in it.
+    pub epochs: usize,
+    /// Learning rate of the run's optimizer in these epochs, under the run's schedule; 0.005 by default.
+    #[serde(alias = "learning_rate")]
+    pub rate: f32,
     /// Which layers; all convolutions and linear layers by default.
     pub layers: Selection,
 }
@@ -92,6 +99,8 @@ impl Default for Int8Quantizer {
             activation_bits: 8,
             per_layer: BTreeMap::new(),
             bias_correction: true,
+            epochs: 0,
+            rate: 0.005,
             layers: Selection::default(),
         }
     }
@@ -132,6 +141,9 @@ impl Int8Quantizer {
             if !(2..=8).contains(&bits) {
                 return wrong(key, bits.to_string(), "2 to 8 bits");
             }
+        }
+        if !(self.rate.is_finite() && self.rate >= 0.0) {
+            return wrong("rate".into(), self.rate.to_string(), "a finite rate, not negative");
         }
         match self.observer {
             Observer::Percentile(percent) if !(percent > 0.0 && percent <= 100.0) => wrong(
@@ -252,7 +264,8 @@ impl Compressor for Int8Quantizer {
             false => Vec::new(),
         };
         let seen = self.calibrate(graph, &found, &errors, run)?;
-        graph.edit(|graph| {
+        let mut next = graph.clone();
+        next.edit(|graph| {
             for (&at, seen) in found.iter().zip(seen) {
                 let node = &graph.nodes()[at];
                 let Some(weight) = targets::params(node.layer()).into_iter().next() else { continue };
@@ -264,7 +277,16 @@ impl Compressor for Int8Quantizer {
                 }
             }
             Ok(())
-        })
+        })?;
+        if self.epochs > 0 {
+            let mut settings = run.settings.clone();
+            settings.epochs = self.epochs;
+            let (Optimizer::Sgd { rate, .. } | Optimizer::Adam { rate, .. }) = &mut settings.optimizer;
+            *rate = self.rate;
+            run.fine_tune(&mut next, &settings)?;
+        }
+        *graph = next;
+        Ok(())
     }
 
     fn pack(&self, graph: &mut Graph) -> Result<()> {

@@ -287,6 +287,35 @@ fn biases_make_up_for_rounded_weights() {
     assert!(error(true) < 0.2 * error(false), "{} and {}", error(true), error(false));
 }
 
+/// Trained on its grid, a network of two bits is better than one rounded to it, and its weights are still on the grid.
+#[test]
+fn training_on_the_grid() {
+    let mut graph = Graph::new(&[1, 8, 8]);
+    let w = tensor(&[6, 1, 3, 3], (0..54).map(|i| ((i * 31 % 97) as f32 - 48.0) / 97.0).collect()).unwrap();
+    graph.push("conv", Conv2d::new(w, Some(zeros(&[6])), ConvOptions::default()).unwrap()).unwrap();
+    graph.push("relu", Activation::relu()).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    let w = tensor(&[4, 216], (0..864).map(|i| ((i * 31 % 97) as f32 - 48.0) / 500.0).collect()).unwrap();
+    graph.push("fc", Linear::new(w, Some(zeros(&[4]))).unwrap()).unwrap();
+    let data = stripes(64, [1, 8, 8], 4, 0).unwrap();
+    let loss = |epochs| {
+        let mut graph = graph.clone();
+        let method = Int8Quantizer { weight_bits: 2, epochs, rate: 0.05, ..Int8Quantizer::default() };
+        apply(&method, &mut graph, &data).unwrap();
+        let constrained = graph.layer::<Conv2d>("conv").unwrap().unwrap().weight().value().clone();
+        method.pack(&mut graph).unwrap();
+        let weights = graph.layer::<Conv2dI8>("conv").unwrap().unwrap().weights().clone();
+        assert!(weights.levels().iter().all(|l| (-1..=1).contains(l)));
+        for (row, (levels, grid)) in
+            constrained.outer_iter().zip(weights.levels().chunks(9).zip(weights.grids()))
+        {
+            assert!(row.iter().zip(levels).all(|(&w, &l)| w == grid.value(l)));
+        }
+        cnn_core::train::evaluate(&graph, &data).unwrap().loss
+    };
+    assert!(loss(60) < 0.7 * loss(0), "{} and {}", loss(60), loss(0));
+}
+
 #[test]
 fn zeros_stay_and_other_methods_may_train_in_between() {
     let mut graph = Graph::new(&[1, 8, 8]);
@@ -351,6 +380,7 @@ fn what_cannot_be_is_refused() {
         json!({ "bits": 8 }),
         json!({ "weight_bits": 1 }),
         json!({ "activation_bits": 9 }),
+        json!({ "rate": -1.0 }),
         json!({ "observer": { "percentile": 0.0 } }),
         json!({ "observer": { "percentile": 101.0 } }),
         json!({ "per_layer": { "conv1": { "weights": 16, "activations": 8 } } }),
