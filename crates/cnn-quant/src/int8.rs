@@ -2,6 +2,7 @@
 
 use crate::conv2d_i8::Conv2dI8;
 use crate::error::Error;
+use crate::fold::fold;
 use crate::grid::Grid;
 use crate::int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 use crate::int8_weights::Int8Weights;
@@ -66,6 +67,8 @@ pub struct Int8Quantizer {
     pub activation_bits: u8,
     /// Other bits for layers by name, as `{"conv1": {"weights": 8, "activations": 8}}`; of several patterns that match, the longest counts.
     pub per_layer: BTreeMap<String, Bits>,
+    /// Whether batch normalizations go into the convolutions before them first; true by default.
+    pub fold: bool,
     /// Whether biases make up for what rounding the weights does to the mean of outputs; true by default.
     pub bias_correction: bool,
     /// Epochs of training with the weights on their grids, gradients straight through (Bengio, Leonard, Courville 2013); 0, the default,
@@ -98,6 +101,7 @@ impl Default for Int8Quantizer {
             weight_bits: 8,
             activation_bits: 8,
             per_layer: BTreeMap::new(),
+            fold: true,
             bias_correction: true,
             epochs: 0,
             rate: 0.005,
@@ -255,6 +259,13 @@ impl Compressor for Int8Quantizer {
 
     fn apply(&self, graph: &mut Graph, run: &mut Run<'_>) -> Result<()> {
         self.check()?;
+        let original = graph;
+        let mut folded = original.clone();
+        if self.fold {
+            self.layers.check(original)?;
+            fold(&mut folded, &self.layers)?;
+        }
+        let graph = &mut folded;
         let found = targets::select(graph, Int8Quantizer::NAME, &self.layers, INT8_RANGE)?;
         for pattern in self.per_layer.keys() {
             Selection { only: vec![pattern.clone()], skip: Vec::new() }.check(graph)?;
@@ -264,8 +275,7 @@ impl Compressor for Int8Quantizer {
             false => Vec::new(),
         };
         let seen = self.calibrate(graph, &found, &errors, run)?;
-        let mut next = graph.clone();
-        next.edit(|graph| {
+        graph.edit(|graph| {
             for (&at, seen) in found.iter().zip(seen) {
                 let node = &graph.nodes()[at];
                 let Some(weight) = targets::params(node.layer()).into_iter().next() else { continue };
@@ -283,9 +293,9 @@ impl Compressor for Int8Quantizer {
             settings.epochs = self.epochs;
             let (Optimizer::Sgd { rate, .. } | Optimizer::Adam { rate, .. }) = &mut settings.optimizer;
             *rate = self.rate;
-            run.fine_tune(&mut next, &settings)?;
+            run.fine_tune(graph, &settings)?;
         }
-        *graph = next;
+        *original = folded;
         Ok(())
     }
 

@@ -43,6 +43,7 @@ mod coding;
 mod conv2d_i8;
 mod error;
 mod express;
+mod fold;
 mod grid;
 mod half16;
 mod int8;

@@ -2,7 +2,9 @@
 
 use crate::onnx::networks::{images, random};
 use anyhow::{Context, Result, bail};
-use cnn_core::{Graph, NetworkOptions, Registry, Tensor, tensor};
+use cnn_core::data::MemoryDataset;
+use cnn_core::train::TrainSettings;
+use cnn_core::{Graph, NetworkOptions, Registry, Run, Tensor, tensor};
 use std::path::{Path, PathBuf};
 
 /// The networks, by their names in the registry: each at its own input size and width.
@@ -51,12 +53,21 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Builds a network and writes its files.
+    /// Builds a network, in 8-bit integers if asked for, and writes its files.
     ///
     /// # Errors
     /// If it cannot be built, run or written.
-    pub fn new(registry: &Registry, name: &'static str, batch: usize, directory: &Path) -> Result<Exported> {
-        let graph = random(registry, name, &NetworkOptions { seed: SEED, ..NetworkOptions::default() })?;
+    pub fn new(
+        registry: &Registry,
+        name: &'static str,
+        int8: bool,
+        batch: usize,
+        directory: &Path,
+    ) -> Result<Exported> {
+        let mut graph = random(registry, name, &NetworkOptions { seed: SEED, ..NetworkOptions::default() })?;
+        if int8 {
+            quantize(registry, &mut graph).context("quant.int8")?;
+        }
         let images = images(&graph, batch, SEED)?;
         let reference = graph.infer(&images).context("the reference executor")?;
         if !reference.iter().all(|v| v.is_finite()) {
@@ -89,6 +100,17 @@ impl Exported {
     }
 }
 
+/// Images that calibrate 8-bit networks.
+const CALIBRATION: usize = 4;
+
+/// The network in 8-bit integers, calibrated on images like those it will run on.
+fn quantize(registry: &Registry, graph: &mut Graph) -> Result<()> {
+    let data = MemoryDataset::new(images(graph, CALIBRATION, SEED + 1)?, vec![0; CALIBRATION], 1)?;
+    let method = registry.build_method("quant.int8", serde_json::json!({ "calibration": CALIBRATION }))?;
+    method.apply(graph, &mut Run::new(&data, &data, TrainSettings::default(), registry))?;
+    Ok(method.pack(graph)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +132,7 @@ mod tests {
     #[test]
     fn files_hold_the_network_and_its_images() {
         let directory = tempfile::tempdir().unwrap();
-        let exported = Exported::new(&cnn_cli::registry(), "lenet5", 2, directory.path()).unwrap();
+        let exported = Exported::new(&cnn_cli::registry(), "lenet5", false, 2, directory.path()).unwrap();
         let back = cnn_onnx::load(&exported.model, &Default::default()).unwrap().graph;
         assert!(tensor::relative_error(&back.infer(&exported.images).unwrap(), &exported.reference) < 1e-5);
         assert_eq!(std::fs::metadata(&exported.input).unwrap().len(), 2 * 784 * 4);
@@ -120,5 +142,8 @@ mod tests {
         assert_eq!(exported.read_output().unwrap(), exported.reference);
         exported.remove();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        let int8 = Exported::new(&cnn_cli::registry(), "lenet5", true, 2, directory.path()).unwrap();
+        assert_eq!(int8.graph.cost().unwrap().macs.float, 0);
+        assert!(std::fs::metadata(&int8.model).unwrap().len() < 450_000);
     }
 }

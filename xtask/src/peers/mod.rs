@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Result<bool> {
         batch: options.batch,
         plan: options.plan(),
         means: means(&rows, &options.threads),
-        targets: if options.batch == 1 { targets(&rows, &memory) } else { Vec::new() },
+        targets: if options.batch == 1 { targets(&rows, &memory, options.int8) } else { Vec::new() },
         rows,
         memory,
         memory_threads: options.threads[0],
@@ -111,7 +111,7 @@ fn network(
     environment: &Environment,
     options: &Options,
 ) -> (Vec<Row>, Option<NetworkMemory>) {
-    let exported = match caught(|| Exported::new(registry, name, options.batch, &options.out)) {
+    let exported = match caught(|| Exported::new(registry, name, options.int8, options.batch, &options.out)) {
         Ok(exported) => exported,
         Err(error) => {
             eprintln!("{name}: failed: {error:#}");

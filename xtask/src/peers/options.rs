@@ -26,6 +26,7 @@ python3 with venv and a package index. An engine that cannot be started or fails
 Examples:
   cargo xtask peers
   cargo xtask peers --quick --only lenet5,resnet20
+  cargo xtask peers --int8 --no-memory
   cargo xtask peers --threads 1 --rounds 25 --json target/peers/report.json
   cargo xtask peers --python venv/bin/python --engines onnxruntime --rust-peers"
 )]
@@ -45,6 +46,9 @@ pub struct Options {
     /// Only these networks, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub only: Vec<String>,
+    /// In 8-bit integers: `quant.int8` on each network, which the engines get as QuantizeLinear and DequantizeLinear
+    #[arg(long)]
+    pub int8: bool,
     /// Engines to compare with, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ENGINES", default_values_t = [Engine::OnnxRuntime, Engine::OpenVino])]
     engines: Vec<Engine>,

@@ -7,10 +7,10 @@ use super::report::NetworkMemory;
 use super::statistics::geometric_mean;
 use serde::Serialize;
 
-/// Largest geometric mean of ours / best over the networks.
-const MEAN: f64 = 0.90;
-/// Largest ours / best of a network.
-const WORST: f64 = 1.15;
+/// Largest geometric mean of ours / best over the networks; in 8-bit integers.
+const MEAN: [f64; 2] = [0.90, 1.0];
+/// Largest ours / best of a network; in 8-bit integers.
+const WORST: [f64; 2] = [1.15, 1.25];
 /// Largest ours / best of the networks whose work Winograd's convolution shrinks.
 const WINOGRAD: (&[&str], f64) = (&["vgg16", "resnet18"], 0.70);
 /// Longest creation of a session, in milliseconds, of this network.
@@ -36,8 +36,9 @@ pub struct Target {
 }
 
 /// The targets that concern what was asked for.
-pub fn targets(rows: &[Row], memory: &[NetworkMemory]) -> Vec<Target> {
+pub fn targets(rows: &[Row], memory: &[NetworkMemory], int8: bool) -> Vec<Target> {
     let mut targets = Vec::new();
+    let [mean_limit, worst_limit] = [MEAN, WORST].map(|limits| limits[usize::from(int8)]);
     let mut numbers: Vec<usize> = rows.iter().map(|r| r.threads).collect();
     numbers.dedup();
     numbers.sort_unstable();
@@ -47,15 +48,15 @@ pub fn targets(rows: &[Row], memory: &[NetworkMemory]) -> Vec<Target> {
         let with = format!("with {threads} thread{}", if *threads == 1 { "" } else { "s" });
         let ratio = |r: &&Row| (r.network, r.best.as_ref().map(|b| b.ratio.median));
         let ratios: Vec<_> = of.iter().map(ratio).collect();
-        let mut mean = Target::most(format!("geometric mean of ours / best {with}"), MEAN, &ratios);
+        let mut mean = Target::most(format!("geometric mean of ours / best {with}"), mean_limit, &ratios);
         mean.value = geometric_mean(&ratios.iter().filter_map(|r| r.1).collect::<Vec<_>>());
-        mean.met = mean.value.is_some_and(|v| v <= MEAN) && ratios.iter().all(|r| r.1.is_some());
+        mean.met = mean.value.is_some_and(|v| v <= mean_limit) && ratios.iter().all(|r| r.1.is_some());
         if mean.value.is_some() && ratios.iter().all(|r| r.1.is_some()) {
             mean.note = format!("over {}", count(ratios.len(), "network"));
         }
         targets.push(mean);
-        targets.push(Target::most(format!("ours / best of each network {with}"), WORST, &ratios));
-        for name in WINOGRAD.0 {
+        targets.push(Target::most(format!("ours / best of each network {with}"), worst_limit, &ratios));
+        for name in WINOGRAD.0.iter().filter(|_| !int8) {
             let one: Vec<_> = ratios.iter().filter(|r| r.0 == *name).copied().collect();
             if !one.is_empty() {
                 targets.push(Target::most(format!("ours / best of {name} {with}"), WINOGRAD.1, &one));
@@ -156,19 +157,22 @@ mod tests {
     #[test]
     fn a_network_that_is_too_slow_is_named() {
         let rows = [row("lenet5", 1, 1.2), row("vgg16", 1, 0.6)];
-        let targets = targets(&rows, &[]);
+        let targets = targets(&rows, &[], false);
         assert!(find(&targets, "geometric mean").met);
         let worst = find(&targets, "each network");
         assert!(!worst.met && worst.value == Some(1.2) && worst.note == "lenet5");
         assert!(find(&targets, "of vgg16 with 1 thread").met && find(&targets, "create a session").met);
         assert!(!targets.iter().any(|t| t.what.contains("resnet18") || t.what.contains("bits")));
+        // 8-bit networks have limits of their own
+        let int8 = super::targets(&rows, &[], true);
+        assert!(find(&int8, "each network").met && !int8.iter().any(|t| t.what.contains("of vgg16 with")));
         assert!(worst.text().starts_with("not met") && worst.text().contains("1.20, at most 1.15 (lenet5)"));
     }
 
     #[test]
     fn what_was_asked_for_and_not_measured_is_not_met() {
         let rows = [row("lenet5", 2, 0.5), Row::failed("resnet18", 2, &anyhow!("no"))];
-        let targets = targets(&rows, &[]);
+        let targets = targets(&rows, &[], false);
         let mean = find(&targets, "geometric mean");
         assert!(!mean.met && mean.value == Some(0.5) && mean.note.contains("resnet18"), "{mean:?}");
         assert!(!find(&targets, "of resnet18").met && !find(&targets, "reference").met);
@@ -177,9 +181,9 @@ mod tests {
     #[test]
     fn bits_that_depend_on_threads_are_found() {
         let mut rows = [row("lenet5", 1, 0.5), row("lenet5", 2, 0.5)];
-        assert!(find(&targets(&rows, &[]), "bits").met);
+        assert!(find(&targets(&rows, &[], false), "bits").met);
         rows[1].same_bits = Some(false);
-        assert!(!find(&targets(&rows, &[]), "bits").met);
+        assert!(!find(&targets(&rows, &[], false), "bits").met);
     }
 
     #[test]
@@ -193,8 +197,8 @@ mod tests {
             network: "lenet5",
             sides: vec![side("ours", 10, ours), side("onnxruntime", 50, 70)],
         };
-        assert!(find(&targets(&[], &[of(30)]), "loading and running").met);
-        let more = targets(&[], &[of(40)]);
+        assert!(find(&targets(&[], &[of(30)], false), "loading and running").met);
+        let more = targets(&[], &[of(40)], false);
         assert!(!find(&more, "loading and running").met && find(&more, "of running").met);
         assert!(memory_targets(&[]).is_empty());
     }

@@ -5,7 +5,7 @@ use cnn_core::{Graph, Result, Run};
 
 /// Positions of `samples` training images in batches ([`Run::sample`]).
 pub(crate) fn images(run: &Run<'_>, samples: usize, what: &'static str) -> Result<Vec<Vec<usize>>> {
-    if run.train.len() == 0 || samples == 0 {
+    if run.train.is_empty() || samples == 0 {
         return Err(PruneError::NoData { what }.into());
     }
     run.sample(samples)
