@@ -288,7 +288,7 @@ mod tests {
             batch: 1,
             plan: Plan { rounds: 3, turn: Duration::from_millis(30) },
             means: means(&rows, &[1]),
-            targets: targets(&rows, &memory),
+            targets: targets(&rows, &memory, false),
             rows,
             memory,
             memory_threads: 1,
