@@ -1,11 +1,13 @@
 //! The networks, and the files through which the engines get them.
 
+use super::environment::Environment;
 use crate::onnx::networks::{images, random};
 use anyhow::{Context, Result, bail};
 use cnn_core::data::MemoryDataset;
 use cnn_core::train::TrainSettings;
 use cnn_core::{Graph, NetworkOptions, Registry, Run, Tensor, tensor};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The networks, by their names in the registry: each at its own input size and width.
 pub const NETWORKS: [&str; 9] = [
@@ -19,6 +21,9 @@ pub const NETWORKS: [&str; 9] = [
     "resnet18",
     "vgg16",
 ];
+
+/// ONNX Runtime's quantizer.
+const QUANTIZER: &str = include_str!("../../scripts/peers_quantize.py");
 
 /// Seed of weights and images.
 const SEED: u64 = 1;
@@ -46,6 +51,8 @@ pub struct Exported {
     pub reference: Tensor,
     /// The ONNX file.
     pub model: PathBuf,
+    /// The one that the other engines get.
+    pub theirs: PathBuf,
     /// The batch, 32-bit floats.
     pub input: PathBuf,
     /// Where the engines write their output.
@@ -65,7 +72,10 @@ impl Exported {
         directory: &Path,
     ) -> Result<Exported> {
         let mut graph = random(registry, name, &NetworkOptions { seed: SEED, ..NetworkOptions::default() })?;
+        let file = |end: &str| directory.join(format!("{name}.{end}"));
+        let floats = file("floats.onnx");
         if int8 {
+            cnn_onnx::save(&graph, &floats, &cnn_onnx::ExportOptions::default()).context("export")?;
             quantize(registry, &mut graph).context("quant.int8")?;
         }
         let images = images(&graph, batch, SEED)?;
@@ -73,12 +83,34 @@ impl Exported {
         if !reference.iter().all(|v| v.is_finite()) {
             bail!("the logits are not finite: their times would mean nothing");
         }
-        let file = |end: &str| directory.join(format!("{name}.{end}"));
         let (model, input, output) = (file("onnx"), file("input.f32"), file("output.f32"));
         cnn_onnx::save(&graph, &model, &cnn_onnx::ExportOptions::default()).context("export")?;
         let bytes: Vec<u8> = images.iter().flat_map(|v| v.to_le_bytes()).collect();
         std::fs::write(&input, bytes).with_context(|| input.display().to_string())?;
-        Ok(Exported { name, graph, images, reference, model, input, output })
+        let theirs = if int8 { floats } else { model.clone() };
+        Ok(Exported { name, graph, images, reference, model, theirs, input, output })
+    }
+
+    /// Has the floats that the other engines would get made 8-bit integers by ONNX Runtime's quantizer.
+    ///
+    /// # Errors
+    /// If there is no Python, or it fails.
+    pub fn quantize_theirs(&mut self, environment: &Environment) -> Result<()> {
+        let python = environment.python.as_ref().context("there is no Python; see above")?;
+        let int8 = self.theirs.with_extension("int8.onnx");
+        let shape = self.images.shape().iter().map(usize::to_string);
+        let done = Command::new(python)
+            .args(["-c", QUANTIZER])
+            .args([&self.theirs, &int8, &self.input])
+            .args(shape)
+            .output()
+            .with_context(|| python.display().to_string())?;
+        let _ = std::fs::remove_file(&self.theirs);
+        self.theirs = int8;
+        if !done.status.success() {
+            bail!("ONNX Runtime's quantizer failed: {}", String::from_utf8_lossy(&done.stderr).trim());
+        }
+        Ok(())
     }
 
     /// What an engine wrote.
@@ -94,7 +126,7 @@ impl Exported {
 
     /// Removes the files, which may be large.
     pub fn remove(&self) {
-        for file in [&self.model, &self.input, &self.output] {
+        for file in [&self.model, &self.theirs, &self.input, &self.output] {
             let _ = std::fs::remove_file(file);
         }
     }
@@ -145,5 +177,8 @@ mod tests {
         let int8 = Exported::new(&cnn_cli::registry(), "lenet5", true, 2, directory.path()).unwrap();
         assert_eq!(int8.graph.cost().unwrap().macs.float, 0);
         assert!(std::fs::metadata(&int8.model).unwrap().len() < 450_000);
+        assert!(std::fs::metadata(&int8.theirs).unwrap().len() > 1_700_000);
+        int8.remove();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -151,7 +151,7 @@ struct Loaded {
 fn load(engine: Engine, exported: &Exported, threads: usize, environment: &Environment) -> Result<Loaded> {
     let mut worker = engine.start(environment)?;
     let load_ns = worker.load(&Load {
-        model: &exported.model,
+        model: &exported.theirs,
         shape: exported.images.shape(),
         input: &exported.input,
         output: &exported.output,

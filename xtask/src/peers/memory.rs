@@ -69,7 +69,7 @@ pub fn measure(
 fn theirs(engine: Engine, exported: &Exported, environment: &Environment, threads: usize) -> Result<Peak> {
     let mut worker = engine.start(environment)?;
     worker.load(&Load {
-        model: &exported.model,
+        model: &exported.theirs,
         shape: exported.images.shape(),
         input: &exported.input,
         output: &exported.output,

@@ -111,7 +111,14 @@ fn network(
     environment: &Environment,
     options: &Options,
 ) -> (Vec<Row>, Option<NetworkMemory>) {
-    let exported = match caught(|| Exported::new(registry, name, options.int8, options.batch, &options.out)) {
+    let made = || {
+        let mut exported = Exported::new(registry, name, options.int8, options.batch, &options.out)?;
+        if options.int8 {
+            exported.quantize_theirs(environment)?;
+        }
+        Ok(exported)
+    };
+    let exported = match caught(made) {
         Ok(exported) => exported,
         Err(error) => {
             eprintln!("{name}: failed: {error:#}");

@@ -46,7 +46,7 @@ pub struct Options {
     /// Only these networks, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub only: Vec<String>,
-    /// In 8-bit integers: `quant.int8` on each network, which the engines get as QuantizeLinear and DequantizeLinear
+    /// In 8-bit integers: ours by `quant.int8`, the other engines' by ONNX Runtime's quantizer, on the same weights and images
     #[arg(long)]
     pub int8: bool,
     /// Engines to compare with, separated by commas
