@@ -1,7 +1,8 @@
 //! The packed layers in a session: the same values as the reference executor, alone and with what follows them fused.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Linear};
+use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Flatten, Linear, MaxPool2d, Window};
+use cnn_core::ops::activation::ActivationFn;
 use cnn_core::session::{Session, SessionOptions};
 use cnn_core::tensor::tensor;
 use cnn_core::testing::{difference, strategies};
@@ -182,4 +183,41 @@ fn inputs_that_are_no_numbers() {
         x.iter_mut().skip(at * 7).step_by(37).for_each(|x| *x = v);
     }
     check(&layer, &x, true);
+}
+
+/// A network wholly in 8 bits: convolutions of all kinds, a shortcut, pooling, a linear layer.
+fn whole() -> (Graph, Tensor) {
+    let mut graph = Graph::new(&[3, 20, 18]);
+    let layer = |w: &[usize], options: ConvOptions| {
+        let (w, b) = (numbers(w).mapv(|v| 0.3 * v), numbers(&w[..1]));
+        Conv2dI8::new(int8(&w, Some(&b), WeightGrid::Symmetric), options).unwrap()
+    };
+    let same = ConvOptions::default().pad(1);
+    graph.push("first", layer(&[24, 3, 3, 3], same)).unwrap();
+    graph.push("first.relu", Activation::relu()).unwrap();
+    graph.push("depthwise", layer(&[24, 1, 3, 3], same.groups(24))).unwrap();
+    graph.push("pointwise", layer(&[40, 24, 1, 1], ConvOptions::default())).unwrap();
+    graph.push("pointwise.relu", Activation { function: ActivationFn::Relu6 }).unwrap();
+    graph.push("inner", layer(&[40, 40, 3, 3], same)).unwrap();
+    graph.add("sum", Add, &["inner", "pointwise.relu"]).unwrap();
+    graph.push("sum.relu", Activation::relu()).unwrap();
+    let window = Window { kernel: [2, 2], stride: [2, 2], pad: [0; 4], ceil_mode: false };
+    graph.push("pool", MaxPool2d { window }).unwrap();
+    graph.push("grouped", layer(&[16, 20, 3, 3], same.groups(2).stride(2))).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    let w = int8(&numbers(&[10, 16 * 5 * 5]), Some(&numbers(&[10])), WeightGrid::Affine);
+    graph.push("fc", LinearI8::new(w).unwrap()).unwrap();
+    (graph, numbers(&[2, 3, 20, 18]))
+}
+
+/// The same bits on every instruction set, of which the tests are told one, whatever the number of threads, and by the reference.
+#[test]
+fn the_bits_are_the_same_everywhere() {
+    let (graph, x) = whole();
+    let expected = graph.infer(&x).unwrap();
+    for threads in [1, 2, 3] {
+        assert_eq!(run(&graph, &x, threads), expected, "{threads} threads");
+    }
+    let bytes: Vec<u8> = expected.iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert_eq!(crc32fast::hash(&bytes), 1_976_851_814, "{expected}");
 }
