@@ -1,40 +1,55 @@
 //! Convolutions of each channel alone, channels in lanes. The levels are held as floats: what 24 bits can hold is exact in any order.
 
-use super::lowered::{Band, Ending, piece};
+use super::lowered::{Band, bounds, piece};
 use super::quantize;
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use cnn_core::Result;
 use cnn_core::ops::conv::ConvGeometry;
-use cnn_core::session::{Inputs, Kernel, Lowered, Lowering, Part, Target};
-use cnn_core::simd::{Simd, SimdOp};
+use cnn_core::session::{Epilogue, Inputs, Kernel, Lowered, Lowering, Part, Target};
+use cnn_core::simd::{Isa, Simd, SimdOp};
 use std::sync::Arc;
 
 /// Values that a part computes.
 const PART: usize = 1 << 16;
-/// Vectors of channels whose sums are kept in registers.
-const VECTORS: usize = 4;
-
-/// True if each channel is alone and no sum of products can leave 24 bits.
-pub fn fits(g: &ConvGeometry) -> bool {
-    let most = g.kernel[0].saturating_mul(g.kernel[1]).saturating_mul(255 * 255);
-    g.groups == g.c && g.m == g.c && most < 1 << 24
-}
+/// Pixels whose sums are kept in registers.
+const TILE: usize = 4;
 
 #[derive(Debug)]
 struct Depthwise {
     g: ConvGeometry,
+    isa: Isa,
     input: Grid,
     /// `[tap][channel]`.
     weights: Arc<Vec<f32>>,
-    ending: Ending,
+    /// Where sums begin: the bias.
+    bias: Vec<f32>,
+    steps: Vec<f32>,
+    scale: Option<Vec<f32>>,
+    shift: Option<Vec<f32>>,
+    bounds: [f32; 2],
+    residual: bool,
+    /// An activation that is more than bounds.
+    activation: Epilogue,
     band: Band,
     parts: Vec<Part>,
 }
 
-/// The kernel, for a geometry that [`fits`].
+/// The kernel, if each channel is alone and no sum can leave 24 bits, whatever the input.
 pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Option<Lowered> {
+    if g.groups != g.c || g.m != g.c {
+        return None;
+    }
     let (rows, width, taps) = (g.out_h(), g.out_w(), g.kernel[0] * g.kernel[1]);
+    let bias: Vec<i64> = match weights.bias() {
+        Some(bias) => bias.iter().map(|&b| i64::from(b)).collect(),
+        None => vec![0; g.c],
+    };
+    let most =
+        |(row, bias): (&[i16], &i64)| 255 * row.iter().map(|w| i64::from(w.abs())).sum::<i64>() + bias.abs();
+    if weights.levels().chunks(taps).zip(&bias).map(most).any(|most| most >= 1 << 24) {
+        return None;
+    }
     let pieces = (rows * width * g.c / PART).clamp(1, rows);
     let parts = (0..g.n * pieces).map(|i| {
         let rows_of = piece(rows, pieces, i % pieces);
@@ -45,11 +60,19 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         let levels = weights.levels();
         (0..taps * g.c).map(|i| f32::from(levels[i % g.c * taps + i / g.c])).collect()
     };
+    let (bounds, activation) = bounds(at.epilogue.activation);
     Some(Lowered::channels_last(Depthwise {
         g: *g,
+        isa: at.isa,
         input: weights.input(),
         weights: at.shared("int8 depthwise", turned),
-        ending: Ending::new(at, weights),
+        bias: bias.into_iter().map(|b| b as f32).collect(),
+        steps: weights.grids().iter().map(|w| weights.input().step * w.step).collect(),
+        scale: at.epilogue.scale.clone(),
+        shift: at.epilogue.shift.clone(),
+        bounds,
+        residual: at.epilogue.residual,
+        activation,
         band: Band::of(g, g.c, rows.div_ceil(pieces))?,
         parts: parts.collect(),
     }))
@@ -65,109 +88,152 @@ impl Kernel for Depthwise {
     }
 
     fn scratch(&self) -> usize {
-        self.band.len() + self.g.c
+        self.band.len()
     }
 
     fn weight_bytes(&self) -> usize {
-        self.weights.len() * 4 + self.ending.bytes()
+        (self.weights.len() + self.bias.len() + self.steps.len()) * 4
     }
 
-    fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
-        let (g, part, isa) = (&self.g, out.part().clone(), self.ending.isa);
+    fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, rows: &mut [f32]) -> Result<()> {
+        let (g, part) = (&self.g, out.part().clone());
         let (plane, width) = (g.out_h() * g.out_w(), g.out_w());
-        let (sums, rows) = scratch.split_at_mut(g.c);
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
-        let x = inputs.get(0);
+        let (x, residual) = (inputs.get(0), self.residual.then(|| inputs.get(1)));
         self.band.fill(g, part.pixels.start / plane, &lines, rows, 0.0, |pixels, to| {
-            for (p, to) in pixels.zip(to.chunks_exact_mut(g.c)) {
-                quantize::float_levels(isa, self.input, x.pixel(p), to);
-            }
+            quantize::float_levels(self.isa, self.input, x, pixels, to);
         });
-        for p in part.pixels.clone() {
-            let (y, x) = (p % plane / width - first, p % width);
-            let start = (y * g.stride[0] * self.band.width + x * g.stride[1]) * g.c;
-            isa.run(Sums { g, width: self.band.width, rows: &rows[start..], weights: &self.weights, sums });
-            self.ending.scale_back(0..g.c, sums, out.pixel(p));
-            self.ending.finish(p, inputs, &mut out);
+        for (i, start) in part.pixels.clone().step_by(width).enumerate() {
+            let from = i * g.stride[0] * self.band.width * g.c;
+            let residual = residual.map(|r| {
+                assert!(start + width <= r.pixels && g.c <= r.channels);
+                (r.as_ptr().wrapping_add(start * r.pitch), r.pitch)
+            });
+            let y = out.as_ptr().wrapping_add(start * out.pitch());
+            self.isa.run(Line { of: self, rows: &rows[from..], y, pitch: out.pitch(), residual });
+        }
+        if !self.activation.is_empty() {
+            let pixels = part.pixels.clone();
+            pixels.for_each(|p| self.activation.finish(0..g.c, out.pixel(p), None));
         }
         Ok(())
     }
 }
 
-/// The sums of all channels of one pixel.
-struct Sums<'a> {
-    g: &'a ConvGeometry,
-    width: usize,
-    /// From the first tap on.
+/// A row of output pixels, all channels.
+struct Line<'a> {
+    of: &'a Depthwise,
+    /// From the first tap of the first pixel on.
     rows: &'a [f32],
-    weights: &'a [f32],
-    sums: &'a mut [f32],
+    /// The row's first pixel; nobody else has the row.
+    y: *mut f32,
+    pitch: usize,
+    residual: Option<(*const f32, usize)>,
 }
 
-impl SimdOp for Sums<'_> {
+impl SimdOp for Line<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let mut done = 0;
-        while done < self.sums.len() {
-            done += match self.sums.len() - done {
-                left if left >= VECTORS * S::LANES => self.block::<S, VECTORS>(s, done),
-                left if left >= S::LANES => self.block::<S, 1>(s, done),
-                left => {
-                    // one vector that begins earlier, or a single one that is not full
-                    let first = self.sums.len().saturating_sub(S::LANES);
-                    if first + S::LANES <= self.sums.len() {
-                        self.block::<S, 1>(s, first);
-                    } else {
-                        self.few();
-                    }
-                    left
+    fn run<S: Simd>(self, s: S) {
+        let (c, pixels) = (self.of.g.c, self.of.g.out_w());
+        if c < S::LANES {
+            (0..pixels).for_each(|p| self.few(p));
+            return;
+        }
+        let mut from = 0;
+        while from < c {
+            // the last vector begins earlier
+            let at = from.min(c - S::LANES);
+            let mut p = 0;
+            while p < pixels {
+                // so does the last tile
+                match pixels >= TILE {
+                    true => self.tile::<S, TILE>(s, at, p.min(pixels - TILE)),
+                    false => self.tile::<S, 1>(s, at, p),
                 }
-            };
+                p += if pixels >= TILE { TILE } else { 1 };
+            }
+            from += S::LANES;
         }
     }
 }
 
-impl Sums<'_> {
-    /// `V` vectors of channels; returns how many channels that are.
+impl Line<'_> {
+    /// A vector of channels of `P` pixels.
     #[inline(always)]
-    fn block<S: Simd, const V: usize>(&mut self, s: S, first: usize) -> usize {
-        let g = self.g;
-        let mut acc = [s.splat(0.0); V];
+    fn tile<S: Simd, const P: usize>(&self, s: S, channel: usize, pixel: usize) {
+        let (of, g) = (self.of, &self.of.g);
+        let step = g.stride[1] * g.c;
+        let taps = (g.kernel[0] - 1) * g.dilation[0] * of.band.width + (g.kernel[1] - 1) * g.dilation[1];
+        let rows = &self.rows[pixel * step + channel..][..(P - 1) * step + taps * g.c + S::LANES];
+        let weights = &of.weights[channel..][..(g.kernel[0] * g.kernel[1] - 1) * g.c + S::LANES];
+        let of_channels = |v: &[f32]| {
+            // SAFETY: as long as a vector.
+            unsafe { s.load(v[channel..][..S::LANES].as_ptr()) }
+        };
+        let mut sums = [of_channels(&of.bias); P];
         for i in 0..g.kernel[0] {
             for j in 0..g.kernel[1] {
-                let tap = (i * g.dilation[0] * self.width + j * g.dilation[1]) * g.c + first;
-                let x = &self.rows[tap..][..V * S::LANES];
-                let w = &self.weights[(i * g.kernel[1] + j) * g.c + first..][..V * S::LANES];
-                for (v, acc) in acc.iter_mut().enumerate() {
-                    // SAFETY: both have `V` vectors.
-                    *acc = unsafe {
-                        let (x, w) =
-                            (s.load(x.as_ptr().add(v * S::LANES)), s.load(w.as_ptr().add(v * S::LANES)));
-                        s.fma(x, w, *acc)
-                    };
+                let tap = (i * g.dilation[0] * of.band.width + j * g.dilation[1]) * g.c;
+                // SAFETY: the slices end a vector after the last tap of the last pixel.
+                unsafe {
+                    let w = s.load(weights.as_ptr().add((i * g.kernel[1] + j) * g.c));
+                    for (p, sum) in sums.iter_mut().enumerate() {
+                        *sum = s.fma(s.load(rows.as_ptr().add(p * step + tap)), w, *sum);
+                    }
                 }
             }
         }
-        let sums = self.sums[first..][..V * S::LANES].chunks_exact_mut(S::LANES);
-        for (acc, sums) in acc.into_iter().zip(sums) {
-            // SAFETY: a chunk is a vector.
-            unsafe { s.store(sums.as_mut_ptr(), acc) };
+        let steps = of_channels(&of.steps);
+        let [scale, shift] = [&of.scale, &of.shift].map(|v| v.as_deref().map(of_channels));
+        let [low, high] = of.bounds.map(|bound| s.splat(bound));
+        for (p, sum) in sums.into_iter().enumerate() {
+            let mut value = s.mul(sum, steps);
+            if let Some(scale) = scale {
+                value = s.mul(value, scale);
+            }
+            if let Some(shift) = shift {
+                value = s.add(value, shift);
+            }
+            // SAFETY: the pixel and its channels are in the row, which is ours, and in the residual's.
+            unsafe {
+                if let Some((residual, pitch)) = self.residual {
+                    value = s.add(value, s.load(residual.add((pixel + p) * pitch + channel)));
+                }
+                // the value second: NaN stays NaN
+                value = s.min(high, s.max(low, value));
+                s.store(self.y.add((pixel + p) * self.pitch + channel), value);
+            }
         }
-        V * S::LANES
     }
 
-    /// Fewer channels than a vector has.
+    /// A pixel of fewer channels than a vector has.
     #[inline(always)]
-    fn few(&mut self) {
-        let g = self.g;
-        self.sums.fill(0.0);
-        for i in 0..g.kernel[0] {
-            for j in 0..g.kernel[1] {
-                let tap = (i * g.dilation[0] * self.width + j * g.dilation[1]) * g.c;
-                let w = &self.weights[(i * g.kernel[1] + j) * g.c..];
-                self.sums.iter_mut().zip(&self.rows[tap..]).zip(w).for_each(|((sum, x), w)| *sum += x * w);
+    fn few(&self, pixel: usize) {
+        let (of, g) = (self.of, &self.of.g);
+        for channel in 0..g.c {
+            let mut sum = of.bias[channel];
+            for i in 0..g.kernel[0] {
+                for j in 0..g.kernel[1] {
+                    let tap = (i * g.dilation[0] * of.band.width + j * g.dilation[1]) * g.c;
+                    let x = self.rows[pixel * g.stride[1] * g.c + tap + channel];
+                    sum += x * of.weights[(i * g.kernel[1] + j) * g.c + channel];
+                }
+            }
+            let mut value = sum * of.steps[channel];
+            value *= of.scale.as_ref().map_or(1.0, |scale| scale[channel]);
+            value += of.shift.as_ref().map_or(-0.0, |shift| shift[channel]);
+            // SAFETY: the pixel and its channels are in the row, which is ours, and in the residual's.
+            unsafe {
+                if let Some((residual, pitch)) = self.residual {
+                    value += *residual.add(pixel * pitch + channel);
+                }
+                let [low, high] = of.bounds;
+                *self.y.add(pixel * self.pitch + channel) = match value.is_nan() {
+                    true => value,
+                    false => value.max(low).min(high),
+                };
             }
         }
     }

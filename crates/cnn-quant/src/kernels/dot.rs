@@ -2,14 +2,13 @@
 //!
 //! A code is a level less the lowest one, `u = q - low`, so `sum q w = sum u w + low sum w`: the second part is known beforehand.
 
-use super::lowered::{Band, piece};
+use super::lowered::{Band, bounds, piece};
 use super::quads::{self, Destination, Filters, QUAD, Rows, TILE};
 use super::quantize;
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
-use cnn_core::ops::activation::ActivationFn;
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::session::{Epilogue, Inputs, Kernel, Lowered, Lowering, Part, Target};
 use cnn_core::simd::Isa;
@@ -74,15 +73,7 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
             values
         })
     };
-    let (bounds, activation) = match at.epilogue.activation {
-        None => (Some((f32::NEG_INFINITY, f32::INFINITY)), None),
-        Some(ActivationFn::Relu) => (Some((0.0, f32::INFINITY)), None),
-        Some(ActivationFn::Relu6) => (Some((0.0, 6.0)), None),
-        Some(ActivationFn::Clip(low, high)) => (Some((low, high)), None),
-        other => (None, other),
-    };
-    let (low, high) = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-    let activation = Epilogue { activation, ..Epilogue::default() };
+    let ([low, high], activation) = bounds(at.epilogue.activation);
 
     let pixelwise = g.kernel == [1, 1] && g.stride == [1, 1] && g.pad == [0; 4];
     let pitch = g.c.next_multiple_of(QUAD);

@@ -10,6 +10,7 @@ use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
+use cnn_core::ops::activation::ActivationFn;
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Lowered, Lowering, Part, Target};
 use cnn_core::simd::Isa;
@@ -117,6 +118,17 @@ impl Band {
     }
 }
 
+/// An activation as bounds, and what of it is no bounds, to be done after.
+pub fn bounds(activation: Option<ActivationFn>) -> ([f32; 2], Epilogue) {
+    let (bounds, rest) = match activation {
+        Some(ActivationFn::Relu) => ([0.0, f32::INFINITY], None),
+        Some(ActivationFn::Relu6) => ([0.0, 6.0], None),
+        Some(ActivationFn::Clip(low, high)) => ([low, high], None),
+        other => ([f32::NEG_INFINITY, f32::INFINITY], other),
+    };
+    (bounds, Epilogue { activation: rest, ..Epilogue::default() })
+}
+
 /// `i` of `pieces` nearly equal pieces of `0 .. all`.
 pub fn piece(all: usize, pieces: usize, i: usize) -> Range<usize> {
     i * all / pieces..(i + 1) * all / pieces
@@ -144,10 +156,8 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Optio
     if g.n * g.m * g.out_h() * g.out_w() == 0 {
         return None;
     }
-    if depthwise::fits(g) {
-        return depthwise::lower(at, g, weights);
-    }
-    dot::lower(at, g, weights).or_else(|| Some(Lowered::channels_last(Int8::new(at, g, weights)?)))
+    let special = depthwise::lower(at, g, weights).or_else(|| dot::lower(at, g, weights));
+    special.or_else(|| Some(Lowered::channels_last(Int8::new(at, g, weights)?)))
 }
 
 /// The kernel of a linear layer.
