@@ -28,7 +28,8 @@ const BATCH: usize = 8;
 /// - [`Compressor::apply`] runs a sample of the training images through the network, chooses the range of the input of each selected
 ///   convolution and linear layer ([`Observer`]), and constrains the weights to their grid ([`Int8Range`], straight-through). It
 ///   trains if `epochs` says so; methods after it can, too.
-/// - Rounding moves the mean of a layer's outputs; what it does on the sample is taken from the bias ([`bias correction`](correct)).
+/// - Rounding moves the mean of a layer's outputs; what it does on the sample is taken from the bias (bias correction,
+///   Nagel et al. 2019).
 /// - [`Compressor::pack`] makes [`Conv2dI8`] and [`LinearI8`], which compute in integers: 8-bit products, 32-bit sums.
 /// - The number of multiply-adds stays; the file shrinks to about a quarter, with fewer bits to less.
 ///
