@@ -80,7 +80,7 @@ fn an_unknown_key_of_a_method_lists_the_keys() {
         "r.toml:3:3: unknown key `bit` of quant.kmeans; did you mean `bits`?",
         "  3 |   bit = 5",
         "    |   ^^^",
-        "  allowed are: method, only, skip, finetune, bits, epochs, half, init, per_layer, rate",
+        "  allowed are: method, only, skip, finetune, bits, clusters, curvature, epochs, error, gradient, half, init, per_layer, rate, sharing",
     ];
     let text: Vec<&str> = text.lines().collect();
     assert_eq!(text, expected);
