@@ -56,7 +56,7 @@ pub struct Destination {
     pub residual_pitch: usize,
 }
 
-/// True if the processor has the instructions.
+/// True if the processor has the instructions; others compute the same, slowly.
 pub fn available(isa: cnn_core::simd::Isa) -> bool {
     #[cfg(target_arch = "x86_64")]
     return isa.name() == "avx512" && is_x86_feature_detected!("avx512vnni");
@@ -70,7 +70,7 @@ pub fn available(isa: cnn_core::simd::Isa) -> bool {
 /// The results for all rows and the filters `from .. to`, `from` the first of a tile. The caller knows that sums fit 32 bits.
 ///
 /// # Panics
-/// If an operand is too short, or the processor has not the instructions ([`available`]).
+/// If an operand is too short.
 ///
 /// # Safety
 /// The `to - from` floats of each row of `y` must be the caller's to write, those of the residual there to be read.
@@ -85,13 +85,40 @@ pub unsafe fn products(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2]
     assert!(from.is_multiple_of(TILE) && filters.weights.len() >= tiles * quads * TILE * QUAD);
     assert!(filters.added.len() >= tiles * TILE && filters.steps.len() >= tiles * TILE);
     assert!([&filters.scale, &filters.shift].into_iter().flatten().all(|v| v.len() >= tiles * TILE));
-    assert!(available(cnn_core::simd::Isa::active()));
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = out;
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the processor has the instructions, the operands are as long as was just checked, and `y` is the caller's.
-    unsafe {
-        x86::products(rows, filters, [from, to], out);
+    if available(cnn_core::simd::Isa::active()) {
+        // SAFETY: the processor has the instructions, the operands are as long as was just checked, and `out` is the caller's.
+        return unsafe { x86::products(rows, filters, [from, to], out) };
+    }
+    // SAFETY: `out` is the caller's.
+    unsafe { portable(rows, filters, [from, to], out) };
+}
+
+/// What the instructions do.
+///
+/// # Safety
+/// As [`products`].
+unsafe fn portable(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], out: Destination) {
+    let quads = rows.runs.len() * rows.run_quads;
+    for (r, f) in (0..rows.count).flat_map(|r| (from..to).map(move |f| (r, f))) {
+        let tile = &filters.weights[f / TILE * quads * TILE * QUAD..];
+        let mut sum = filters.added[f];
+        for term in 0..quads * QUAD {
+            let (run, at) = (rows.runs[term / QUAD / rows.run_quads], term % (rows.run_quads * QUAD));
+            let code = rows.codes[rows.first + r * rows.step + run + at];
+            sum += i32::from(code) * i32::from(tile[(term / QUAD * TILE + f % TILE) * QUAD + term % QUAD]);
+        }
+        let mut value = sum as f32 * filters.steps[f];
+        value = filters.scale.as_ref().map_or(value, |scale| value * scale[f]);
+        value = filters.shift.as_ref().map_or(value, |shift| value + shift[f]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !out.residual.is_null() {
+                value += *out.residual.add(r * out.residual_pitch + f - from);
+            }
+            let bounded = if value.is_nan() { value } else { value.max(filters.low).min(filters.high) };
+            *out.y.add(r * out.pitch + f - from) = bounded;
+        }
     }
 }
 
@@ -240,7 +267,6 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cnn_core::simd::Isa;
     use proptest::prelude::*;
 
     proptest! {
@@ -249,9 +275,6 @@ mod tests {
             (count, step, quads, runs, filters) in (1usize..30, 1usize..9, 1usize..6, 1usize..4, 1usize..70),
             seed: u32,
         ) {
-            if !available(Isa::active()) {
-                return Ok(());
-            }
             let mut state = seed | 1;
             let mut next = || {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
