@@ -10,8 +10,6 @@ use std::sync::Arc;
 pub const TILE: usize = 16;
 /// Bytes that are multiplied and added to one sum at a time.
 pub const QUAD: usize = 4;
-/// Rows at a time at most: with two vectors each, as many sums as registers hold.
-const ROWS: usize = 12;
 
 /// Rows of bytes, and what becomes of their sums.
 #[derive(Clone, Copy)]
@@ -124,8 +122,11 @@ unsafe fn portable(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], ou
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Destination, Filters, QUAD, ROWS, Rows, TILE};
+    use super::{Destination, Filters, QUAD, Rows, TILE};
     use std::arch::x86_64::*;
+
+    /// Rows at a time at most: with two vectors each, as many sums as registers hold.
+    const ROWS: usize = 12;
 
     /// # Safety
     /// As [`super::products`] checks.
