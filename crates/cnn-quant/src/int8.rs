@@ -68,8 +68,8 @@ pub struct Int8Quantizer {
     pub activation_bits: u8,
     /// Other bits for layers by name, as `{"conv1": {"weights": 8, "activations": 8}}`; of several patterns that match, the longest counts.
     pub per_layer: BTreeMap<String, Bits>,
-    /// Whether batch normalizations go into the convolutions before them first; true by default.
-    pub fold: bool,
+    /// Whether batch normalizations go into the convolutions before them first. By default they do if `epochs` is 0: training needs them.
+    pub fold: Option<bool>,
     /// Whether biases make up for what rounding the weights does to the mean of outputs; true by default.
     pub bias_correction: bool,
     /// Epochs of training with the weights on their grids, gradients straight through (Bengio, Leonard, Courville 2013); 0, the default,
@@ -102,7 +102,7 @@ impl Default for Int8Quantizer {
             weight_bits: 8,
             activation_bits: 8,
             per_layer: BTreeMap::new(),
-            fold: true,
+            fold: None,
             bias_correction: true,
             epochs: 0,
             rate: 0.005,
@@ -262,7 +262,7 @@ impl Compressor for Int8Quantizer {
         self.check()?;
         let original = graph;
         let mut folded = original.clone();
-        if self.fold {
+        if self.fold.unwrap_or(self.epochs == 0) {
             self.layers.check(original)?;
             fold(&mut folded, &self.layers)?;
         }

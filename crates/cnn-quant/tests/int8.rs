@@ -3,7 +3,7 @@
 
 use cnn_core::compress::Chain;
 use cnn_core::data::{MemoryDataset, batch};
-use cnn_core::layers::{Activation, Conv2d, ConvOptions, Flatten, Linear};
+use cnn_core::layers::{Activation, BatchNorm, Conv2d, ConvOptions, Flatten, Linear};
 use cnn_core::model_file::{deploy_bytes, from_bytes, from_bytes_limited};
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::tensor::{slice, tensor, zeros};
@@ -314,6 +314,25 @@ fn training_on_the_grid() {
         cnn_core::train::evaluate(&graph, &data).unwrap().loss
     };
     assert!(loss(60) < 0.7 * loss(0), "{} and {}", loss(60), loss(0));
+}
+
+#[test]
+fn normalizations_are_folded_unless_it_trains() {
+    let mut graph = Graph::new(&[1, 8, 8]);
+    let w = tensor(&[4, 1, 3, 3], (0..36).map(|i| (i as f32 - 20.5) / 30.0).collect()).unwrap();
+    graph.push("conv", Conv2d::new(w, None, ConvOptions::default()).unwrap()).unwrap();
+    graph.push("norm", BatchNorm::new(4)).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    graph.push("fc", Linear::new(zeros(&[4, 144]), Some(zeros(&[4]))).unwrap()).unwrap();
+    let data = stripes(16, [1, 8, 8], 4, 0).unwrap();
+    for (fold, epochs, gone) in
+        [(None, 0, true), (None, 1, false), (Some(true), 1, true), (Some(false), 0, false)]
+    {
+        let mut graph = graph.clone();
+        apply(&Int8Quantizer { fold, epochs, rate: 1e-3, ..Int8Quantizer::default() }, &mut graph, &data)
+            .unwrap();
+        assert_eq!(graph.find("norm").is_err(), gone, "{fold:?}, {epochs} epochs");
+    }
 }
 
 #[test]
