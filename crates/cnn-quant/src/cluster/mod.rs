@@ -41,9 +41,7 @@ pub enum Init {
 /// # Errors
 /// If a value is not finite, `k` is 0, or linfa fails.
 pub fn centroids(values: &[f32], k: usize, init: Init, seed: u64) -> Result<Vec<f32>, Error> {
-    if k == 0 || values.iter().any(|v| !v.is_finite()) {
-        return Err(Error::KMeans("it needs finite values and at least one cluster".into()));
-    }
+    check(values, k)?;
     let mut sorted = values.to_vec();
     radsort::sort(&mut sorted);
     match distinct(&sorted, k) {
@@ -68,9 +66,7 @@ pub fn weighted_centroids(
     if curvatures.len() != values.len() || curvatures.iter().any(|h| !(h.is_finite() && *h >= 0.0)) {
         return Err(Error::KMeans("it needs a finite curvature, not negative, for each value".into()));
     }
-    if k == 0 || values.iter().any(|v| !v.is_finite()) {
-        return Err(Error::KMeans("it needs finite values and at least one cluster".into()));
-    }
+    check(values, k)?;
     let mut pairs: Vec<(f32, f32)> =
         values.iter().copied().zip(curvatures.iter().copied()).filter(|p| p.1 > 0.0).collect();
     if pairs.is_empty() {
@@ -92,6 +88,13 @@ pub fn nearest(centroids: &[f32], value: f32) -> usize {
         (Some(_), None) => above - 1,
         (None, _) => 0,
     }
+}
+
+fn check(values: &[f32], k: usize) -> Result<(), Error> {
+    if k == 0 || values.iter().any(|v| !v.is_finite()) {
+        return Err(Error::KMeans("it needs finite values and at least one cluster".into()));
+    }
+    Ok(())
 }
 
 /// The different values if there are at most `k`.
