@@ -56,6 +56,20 @@ impl Grid {
         Grid { step, low: -high, high }
     }
 
+    /// The grid of `2^bits` levels from `-2^(bits-1)` to `2^(bits-1) - 1`, wide enough for `min` and `max`. `max = min` is lossless.
+    ///
+    /// # Panics
+    /// For more than 8 bits, or less than 2.
+    pub fn signed_bits(min: f32, max: f32, bits: u8) -> Grid {
+        let symmetric = Grid::symmetric_bits(min, max, bits);
+        let (low, high) = (-symmetric.high - 1, symmetric.high);
+        if constant(min, max).is_some() {
+            return Grid { low, ..symmetric };
+        }
+        let (below, above) = (f64::from(-min.min(0.0)), f64::from(max.max(0.0)));
+        Grid { step: positive((below / f64::from(-low)).max(above / f64::from(high))), low, high }
+    }
+
     /// The bits that number the levels.
     pub fn bits(&self) -> u8 {
         let levels = self.high.abs_diff(self.low);
@@ -129,7 +143,7 @@ mod tests {
         fn within_half_a_step_and_zero_is_exact(min in -10.0f32..10.0, span in 1e-3f32..20.0, at in 0.0f32..1.0) {
             let max = min + span;
             let value = min + at * span;
-            for grid in [Grid::affine(min, max), Grid::symmetric(min, max)] {
+            for grid in [Grid::affine(min, max), Grid::symmetric(min, max), Grid::signed_bits(min, max, 8)] {
                 // nudging zero onto the grid can move the ends by half a step
                 prop_assert!((grid.round(value) - value).abs() <= grid.step * 1.0001);
                 prop_assert_eq!(grid.value(grid.level(value)), grid.round(value));
@@ -148,6 +162,7 @@ mod tests {
         fn one_value_is_lossless(value in any::<f32>().prop_filter("finite", |v| v.is_finite() && v.abs() > 1e-30)) {
             prop_assert_eq!(Grid::affine(value, value).round(value), value);
             prop_assert_eq!(Grid::symmetric(value, value).round(value), value);
+            prop_assert_eq!(Grid::signed_bits(value, value, 2).round(value), value);
         }
     }
 
@@ -171,6 +186,9 @@ mod tests {
             assert_eq!((symmetric.low, symmetric.high), (-symmetric.high, (1 << (bits - 1)) - 1));
             assert_eq!((affine.bits(), symmetric.bits()), (bits, bits));
             assert!((symmetric.value(symmetric.high) - 2.0).abs() < 1e-6);
+            let signed = Grid::signed_bits(-1.0, 2.0, bits);
+            assert_eq!((signed.low, signed.high, signed.bits()), (-(1 << (bits - 1)), symmetric.high, bits));
+            assert!((signed.value(signed.high) - 2.0).abs() < 1e-6);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Linear quantization to 8 bits after training, `quant.int8` (SPEC 2.2, eq. 2; Jacob et al. 2018, sections 2.1 to 2.4).
 
+use crate::bits::{self, Bits, PerLayer};
 use crate::conv2d_i8::Conv2dI8;
 use crate::error::Error;
 use crate::fold::fold;
@@ -7,21 +8,14 @@ use crate::grid::Grid;
 use crate::int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 use crate::int8_weights::Int8Weights;
 use crate::linear_i8::LinearI8;
-use crate::observer::{Observer, Watch};
+use crate::observer::{Observer, Watch, each_batch};
 use crate::targets;
 use cnn_core::compress::{read_config, write_config};
 use cnn_core::graph::Node;
 use cnn_core::layers::{Conv2d, Linear};
-use cnn_core::tensor::slice;
-use cnn_core::train::Optimizer;
 use cnn_core::{Compressor, Config, Constraint, Graph, Layer, Param, Result, Run, Selection, Tensor};
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use wildmatch::WildMatch;
-
-/// Images that go through the network at once in calibration: inner activations are large.
-const BATCH: usize = 8;
 
 /// 8-bit integers, or fewer bits, after training: `q = round(a (p - b))`, `p ~ q / a + b` ([`Grid`]).
 ///
@@ -67,7 +61,7 @@ pub struct Int8Quantizer {
     /// Bits of an activation, 2 to 8; 8 by default.
     pub activation_bits: u8,
     /// Other bits for layers by name, as `{"conv1": {"weights": 8, "activations": 8}}`; of several patterns that match, the longest counts.
-    pub per_layer: BTreeMap<String, Bits>,
+    pub per_layer: PerLayer,
     /// Whether batch normalizations go into the convolutions before them first. By default they do if `epochs` is 0: training needs them.
     pub fold: Option<bool>,
     /// Whether biases make up for what rounding the weights does to the mean of outputs; true by default.
@@ -82,16 +76,6 @@ pub struct Int8Quantizer {
     pub layers: Selection,
 }
 
-/// Bits of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bits {
-    /// Of a weight, 2 to 8.
-    pub weights: u8,
-    /// Of an activation, 2 to 8.
-    pub activations: u8,
-}
-
 impl Default for Int8Quantizer {
     fn default() -> Int8Quantizer {
         Int8Quantizer {
@@ -101,7 +85,7 @@ impl Default for Int8Quantizer {
             weight_range: WeightRange::MinMax,
             weight_bits: 8,
             activation_bits: 8,
-            per_layer: BTreeMap::new(),
+            per_layer: PerLayer::new(),
             fold: None,
             bias_correction: true,
             epochs: 0,
@@ -134,19 +118,8 @@ impl Int8Quantizer {
         if self.calibration == 0 {
             return wrong("calibration".into(), "0".into(), "at least 1 image");
         }
-        let all = [
-            ("weight_bits".to_string(), self.weight_bits),
-            ("activation_bits".to_string(), self.activation_bits),
-        ];
-        let each = self.per_layer.iter().flat_map(|(pattern, bits)| {
-            let key = |which| format!("per_layer.{pattern}.{which}");
-            [(key("weights"), bits.weights), (key("activations"), bits.activations)]
-        });
-        for (key, bits) in all.into_iter().chain(each) {
-            if !(2..=8).contains(&bits) {
-                return wrong(key, bits.to_string(), "2 to 8 bits");
-            }
-        }
+        let single = [("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)];
+        bits::check(Int8Quantizer::NAME, &single, &self.per_layer)?;
         if !(self.rate.is_finite() && self.rate >= 0.0) {
             return wrong("rate".into(), self.rate.to_string(), "a finite rate, not negative");
         }
@@ -162,9 +135,8 @@ impl Int8Quantizer {
 
     /// Bits of the named layer.
     fn bits_of(&self, name: &str) -> Bits {
-        let matching = self.per_layer.iter().filter(|(pattern, _)| WildMatch::new(pattern).matches(name));
         let all = Bits { weights: self.weight_bits, activations: self.activation_bits };
-        matching.max_by_key(|(pattern, _)| pattern.len()).map_or(all, |(_, &bits)| bits)
+        bits::of_layer(&self.per_layer, name).unwrap_or(all)
     }
 
     pub(crate) fn build(config: Config) -> Result<Box<dyn Compressor>> {
@@ -182,32 +154,19 @@ impl Int8Quantizer {
         run: &Run<'_>,
     ) -> Result<Vec<Seen>> {
         let nodes = graph.nodes();
-        let sources: Vec<&str> = found
-            .iter()
-            .filter_map(|&at| nodes[at].inputs.first())
-            .map(|&i| nodes[i].name.as_str())
-            .collect();
         let mut watches = vec![Watch::default(); found.len()];
         let mut shifts: Vec<Vec<f64>> = vec![Vec::new(); found.len()];
-        let images = run.calibration(self.calibration)?;
-        let count = images.shape()[0];
-        for images in images.axis_chunks_iter(Axis(0), BATCH) {
-            let share = images.shape()[0] as f64 / count as f64;
-            let activations = graph.capture(&sources, &images.to_owned())?;
-            for (i, (values, &at)) in activations.iter().zip(found).enumerate() {
-                if !watches[i].see(slice(values)?) {
-                    let layer = nodes[at].name.clone();
-                    return Err(Error::NotFinite { what: "calibration activations", layer }.into());
-                }
-                let Some(error) = errors.get(i) else { continue };
-                let added = error.infer(&[values])?;
-                shifts[i].resize(added.shape()[1], 0.0);
-                for (shift, channel) in shifts[i].iter_mut().zip(added.axis_iter(Axis(1))) {
-                    let sum: f64 = channel.iter().map(|&v| f64::from(v)).sum();
-                    *shift += share * sum / channel.len().max(1) as f64;
-                }
+        each_batch(graph, found, &run.calibration(self.calibration)?, |i, values, share| {
+            watches[i].see_input(graph, found[i], values)?;
+            let Some(error) = errors.get(i) else { return Ok(()) };
+            let added = error.infer(&[values])?;
+            shifts[i].resize(added.shape()[1], 0.0);
+            for (shift, channel) in shifts[i].iter_mut().zip(added.axis_iter(Axis(1))) {
+                let sum: f64 = channel.iter().map(|&v| f64::from(v)).sum();
+                *shift += share * sum / channel.len().max(1) as f64;
             }
-        }
+            Ok(())
+        })?;
         let seen = watches.iter().zip(shifts).zip(found).map(|((watch, shift), &at)| {
             let bits = self.bits_of(&nodes[at].name).activations;
             let grid = watch.grid(self.observer, bits).unwrap_or(Grid::affine_bits(0.0, 0.0, bits));
@@ -268,9 +227,7 @@ impl Compressor for Int8Quantizer {
         }
         let graph = &mut folded;
         let found = targets::select(graph, Int8Quantizer::NAME, &self.layers, INT8_RANGE)?;
-        for pattern in self.per_layer.keys() {
-            Selection { only: vec![pattern.clone()], skip: Vec::new() }.check(graph)?;
-        }
+        bits::check_patterns(&self.per_layer, graph)?;
         let errors = match self.bias_correction {
             true => found.iter().map(|&at| self.error(&graph.nodes()[at])).collect::<Result<_>>()?,
             false => Vec::new(),
@@ -292,8 +249,7 @@ impl Compressor for Int8Quantizer {
         if self.epochs > 0 {
             let mut settings = run.settings.clone();
             settings.epochs = self.epochs;
-            let (Optimizer::Sgd { rate, .. } | Optimizer::Adam { rate, .. }) = &mut settings.optimizer;
-            *rate = self.rate;
+            settings.optimizer = settings.optimizer.with_rate(self.rate);
             run.fine_tune(graph, &settings)?;
         }
         *original = folded;
@@ -321,7 +277,11 @@ fn pack_layer(layer: &dyn Layer) -> Result<Option<Box<dyn Layer>>> {
     let Some(range) = weight.constraints().iter().find_map(|c| c.downcast_ref::<Int8Range>()) else {
         return Ok(None);
     };
-    let weights = Int8Weights::new(weight.value(), params.get(1).map(|b| b.value()), range)?;
+    packed(layer, Int8Weights::new(weight.value(), params.get(1).map(|b| b.value()), range)?)
+}
+
+/// The layer with these weights; `None` if it is neither a convolution nor linear.
+pub fn packed(layer: &dyn Layer, weights: Int8Weights) -> Result<Option<Box<dyn Layer>>> {
     Ok(match (layer.downcast_ref::<Conv2d>(), layer.is::<Linear>()) {
         (Some(conv), _) => Some(Box::new(Conv2dI8::new(weights, conv.options)?)),
         (None, true) => Some(Box::new(LinearI8::new(weights)?)),

@@ -17,6 +17,8 @@ pub enum WeightGrid {
     Symmetric,
     /// 256 levels between the channel's smallest and largest weight.
     Affine,
+    /// Levels -128 to 127: all that the bits have, around zero. With 2 bits, -2 to 1.
+    Signed,
 }
 
 impl WeightGrid {
@@ -25,6 +27,7 @@ impl WeightGrid {
         match self {
             WeightGrid::Symmetric => Grid::symmetric_bits(min, max, bits),
             WeightGrid::Affine => Grid::affine_bits(min, max, bits),
+            WeightGrid::Signed => Grid::signed_bits(min, max, bits),
         }
     }
 }
@@ -126,6 +129,7 @@ impl Int8Range {
         let weights = match from.byte()? {
             0 => WeightGrid::Symmetric,
             1 => WeightGrid::Affine,
+            2 => WeightGrid::Signed,
             other => return Err(Error::malformed(format!("weights on the unknown grid {other}"))),
         };
         let bits = read_bits(from)?;
@@ -172,7 +176,7 @@ pub fn read_grid(kind: WeightGrid, bits: u8, step: f32, from: &mut Decoder<'_>) 
     }
     let grid = kind.of(0.0, 0.0, bits);
     Ok(match kind {
-        WeightGrid::Symmetric => Grid { step, ..grid },
+        WeightGrid::Symmetric | WeightGrid::Signed => Grid { step, ..grid },
         WeightGrid::Affine => {
             let low = -i16::from(from.byte()?);
             Grid { step, low, high: low + grid.high }
@@ -181,7 +185,7 @@ pub fn read_grid(kind: WeightGrid, bits: u8, step: f32, from: &mut Decoder<'_>) 
 }
 
 /// The part of a channel's range with the smallest squared error.
-fn best_part(weights: &[f32], kind: WeightGrid, bits: u8) -> f32 {
+pub fn best_part(weights: &[f32], kind: WeightGrid, bits: u8) -> f32 {
     let Some((min, max)) = range(weights.iter().copied()) else { return 1.0 };
     let error = |part: f32| -> f64 {
         let grid = kind.of(min * part, max * part, bits);

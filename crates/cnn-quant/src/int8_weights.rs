@@ -32,6 +32,7 @@ fn most_terms(kind: WeightGrid) -> usize {
     let largest = match kind {
         WeightGrid::Symmetric => 127,
         WeightGrid::Affine => 255,
+        WeightGrid::Signed => 128,
     };
     i32::MAX as usize / (255 * largest)
 }
@@ -46,14 +47,24 @@ impl Int8Weights {
     /// [`Error::RowTooLong`] if a sum could overflow 32 bits, [`Error::CannotPack`] for NaN, infinity, or shapes that do not
     /// fit the constraint.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, range: &Int8Range) -> Result<Int8Weights, Error> {
-        let outputs = range.grids().len();
+        let (kind, bits) = (range.weights(), range.bits());
+        Int8Weights::on_grids(weight, bias, (kind, bits), range.grids().to_vec(), range.input())
+    }
+
+    /// As [`Int8Weights::new`], with the kind and bits of the weights' grids, the grids, and that of the input.
+    pub(crate) fn on_grids(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        (kind, bits): (WeightGrid, u8),
+        mut grids: Vec<Grid>,
+        input: Grid,
+    ) -> Result<Int8Weights, Error> {
+        let outputs = grids.len();
         let finite = weight.iter().chain(bias.into_iter().flatten()).all(|v| v.is_finite());
         if !finite || weight.shape().first() != Some(&outputs) || bias.is_some_and(|b| b.len() != outputs) {
             return Err(Error::CannotPack);
         }
-        let (kind, bits, input) = (range.weights(), range.bits(), range.input());
         check_terms(kind, weight.len() / outputs.max(1))?;
-        let mut grids = range.grids().to_vec();
         if let Some(bias) = bias {
             for (grid, &b) in grids.iter_mut().zip(bias) {
                 let step = f64::from(b.abs()) / (f64::from(input.step) * BIAS_LEVELS);
@@ -132,7 +143,9 @@ impl Int8Weights {
         let width = (1..4).find(|&bytes| fits(bytes)).unwrap_or(4);
         let all_8 = (self.bits, self.input.bits()) == (8, 8);
         let few = u8::from(!all_8) << 4;
-        out.byte(self.kind as u8 | u8::from(self.bias.is_some()) << 1 | (width as u8 - 1) << 2 | few);
+        let signed = u8::from(self.kind == WeightGrid::Signed) << 5;
+        let affine = u8::from(self.kind == WeightGrid::Affine);
+        out.byte(affine | u8::from(self.bias.is_some()) << 1 | (width as u8 - 1) << 2 | few | signed);
         if !all_8 {
             out.byte(self.bits);
             out.byte(self.input.bits());
@@ -160,12 +173,19 @@ impl Int8Weights {
             return Err(cnn_core::Error::malformed("an 8-bit layer without weights"));
         };
         let flags = from.byte()?;
-        if flags >> 5 != 0 {
-            return Err(cnn_core::Error::malformed(format!("unknown flags {flags:#x} of an 8-bit layer")));
-        }
-        let kind = if flags & 1 == 0 { WeightGrid::Symmetric } else { WeightGrid::Affine };
+        let kind = match (flags >> 5, flags & 1) {
+            (0, 0) => WeightGrid::Symmetric,
+            (0, 1) => WeightGrid::Affine,
+            (1, 0) => WeightGrid::Signed,
+            _ => {
+                return Err(cnn_core::Error::malformed(format!(
+                    "unknown flags {flags:#x} of an 8-bit layer"
+                )));
+            }
+        };
         check_terms(kind, count / outputs)?;
-        let (bits, input_bits) = if flags >> 4 == 0 { (8, 8) } else { (read_bits(from)?, read_bits(from)?) };
+        let (bits, input_bits) =
+            if flags >> 4 & 1 == 0 { (8, 8) } else { (read_bits(from)?, read_bits(from)?) };
         let input = read_affine(input_bits, from)?;
         let steps = from.floats(outputs)?;
         let grids = steps

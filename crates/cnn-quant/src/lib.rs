@@ -5,8 +5,10 @@
 //!   Coding"). Smaller files; the arithmetic stays.
 //! - [`Int8Quantizer`], `quant.int8`: weights and activations as 8-bit integers, after training (Jacob et al. 2018,
 //!   "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
+//! - [`QuantizationAwareTraining`], `quant.qat`: 8 to 2 bits with training, the steps of the grids learned (Esser et al. 2020, "Learned Step Size
+//!   Quantization").
 //!
-//! Both keep exact zeros, so that they go after pruning. A layer under both is packed by the one applied last.
+//! All keep exact zeros, so that they go after pruning. A layer under both is packed by the one applied last.
 //!
 //! The packed layers express themselves in standard operators for export: `Gather` from the codebook by indices of eight bits
 //! or four, and `QuantizeLinear` / `DequantizeLinear` around 8-bit layers.
@@ -34,6 +36,7 @@
 //! # Ok::<(), cnn_core::Error>(())
 //! ```
 
+mod bits;
 mod cluster;
 mod codebook;
 mod codebook_conv2d;
@@ -51,11 +54,16 @@ mod int8_range;
 mod int8_weights;
 mod kernels;
 mod kmeans;
+mod learned_grid;
+mod learned_step;
 mod linear_i8;
+mod lsq;
 mod observer;
+mod qat;
 mod targets;
 mod tie;
 
+pub use bits::Bits;
 pub use cluster::{Init, centroids, nearest, weighted_centroids};
 pub use codebook::{CODEBOOK, CentroidGradient, Codebook};
 pub use codebook_conv2d::CodebookConv2d;
@@ -66,12 +74,15 @@ pub use conv2d_i8::Conv2dI8;
 pub use error::Error;
 pub use grid::Grid;
 pub use half16::{HALF, Half};
-pub use int8::{Bits, Int8Quantizer};
+pub use int8::Int8Quantizer;
 pub use int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 pub use int8_weights::Int8Weights;
 pub use kmeans::KMeansQuantizer;
+pub use learned_grid::{LearnedGrid, StepGradient};
+pub use learned_step::{LEARNED_STEP, LearnedStep};
 pub use linear_i8::LinearI8;
 pub use observer::Observer;
+pub use qat::QuantizationAwareTraining;
 pub use tie::Sharing;
 
 use cnn_core::Registry;
@@ -81,12 +92,15 @@ pub fn register(registry: &mut Registry) {
     registry.layer(CodebookConv2d::KIND, CodebookConv2d::decode);
     registry.layer(CodebookLinear::KIND, CodebookLinear::decode);
     registry.layer(Conv2dI8::KIND, Conv2dI8::decode);
+    registry.layer(LearnedGrid::KIND, LearnedGrid::decode);
     registry.layer(LinearI8::KIND, LinearI8::decode);
     registry.constraint(CODEBOOK, Codebook::decode);
     registry.constraint(HALF, Half::decode);
     registry.constraint(INT8_RANGE, Int8Range::decode);
+    registry.constraint(LEARNED_STEP, LearnedStep::decode);
     registry.method(KMeansQuantizer::NAME, KMeansQuantizer::build);
     registry.method(Int8Quantizer::NAME, Int8Quantizer::build);
+    registry.method(QuantizationAwareTraining::NAME, QuantizationAwareTraining::build);
 }
 
 #[doc = include_str!("../README.md")]

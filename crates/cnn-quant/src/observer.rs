@@ -1,6 +1,10 @@
 //! Ranges of activations from a sample of them, in constant memory.
 
+use crate::error::Error;
 use crate::grid::{Grid, range};
+use cnn_core::tensor::slice;
+use cnn_core::{Graph, Tensor};
+use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
 /// How the range of a layer's input is chosen. Values beyond it are cut off; the narrower it is, the finer are the levels inside.
@@ -56,6 +60,15 @@ impl Watch {
         true
     }
 
+    /// As [`Watch::see`], for the input of the layer at `at`.
+    pub fn see_input(&mut self, graph: &Graph, at: usize, values: &Tensor) -> cnn_core::Result<()> {
+        if self.see(slice(values)?) {
+            return Ok(());
+        }
+        let layer = graph.nodes()[at].name.clone();
+        Err(Error::NotFinite { what: "calibration activations", layer }.into())
+    }
+
     /// The grid for what was seen; `None` if that is nothing.
     pub fn grid(&self, observer: Observer, bits: u8) -> Option<Grid> {
         let (min, max) = self.whole?;
@@ -89,6 +102,38 @@ impl Watch {
             Observer::Mse => best(&|grid| self.histogram.square_error(grid)),
         })
     }
+}
+
+/// Images that go through the network at once: inner activations are large.
+const BATCH: usize = 8;
+
+/// What the images say about the input of each of the layers at `found`.
+///
+/// # Errors
+/// [`Error::NotFinite`] naming the layer.
+pub fn watch(graph: &Graph, found: &[usize], images: &Tensor) -> cnn_core::Result<Vec<Watch>> {
+    let mut watches = vec![Watch::default(); found.len()];
+    each_batch(graph, found, images, |i, values, _| watches[i].see_input(graph, found[i], values))?;
+    Ok(watches)
+}
+
+/// `visit(i, input of the i-th layer, share of the images)` for the images in batches.
+pub fn each_batch(
+    graph: &Graph,
+    found: &[usize],
+    images: &Tensor,
+    mut visit: impl FnMut(usize, &Tensor, f64) -> cnn_core::Result<()>,
+) -> cnn_core::Result<()> {
+    let nodes = graph.nodes();
+    let inputs = found.iter().filter_map(|&at| nodes[at].inputs.first());
+    let sources: Vec<&str> = inputs.map(|&i| nodes[i].name.as_str()).collect();
+    let count = images.shape()[0].max(1) as f64;
+    for images in images.axis_chunks_iter(Axis(0), BATCH) {
+        let activations = graph.capture(&sources, &images.to_owned())?;
+        let share = images.shape()[0] as f64 / count;
+        activations.iter().enumerate().try_for_each(|(i, values)| visit(i, values, share))?;
+    }
+    Ok(())
 }
 
 /// Bins on each side of zero.
