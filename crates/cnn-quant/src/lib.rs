@@ -7,8 +7,11 @@
 //!   "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
 //! - [`QuantizationAwareTraining`], `quant.qat`: 8 to 2 bits with training, the steps of the grids learned (Esser et al. 2020, "Learned Step Size
 //!   Quantization").
+//! - [`BinaryQuantizer`], `quant.binary`: weights of one bit or three values, activations of one bit (Courbariaux et al. 2015,
+//!   "BinaryConnect"; Rastegari et al. 2016, "XNOR-Net"; Li, Zhang, Liu 2016, "Ternary Weight Networks"; Zhu et al. 2017, "Trained Ternary
+//!   Quantization").
 //!
-//! All keep exact zeros, so that they go after pruning. A layer under both is packed by the one applied last.
+//! All but weights of one bit, which has none, keep exact zeros, so that they go after pruning. A layer under both is packed by the one applied last.
 //!
 //! The packed layers express themselves in standard operators for export: `Gather` from the codebook by indices of eight bits
 //! or four, and `QuantizeLinear` / `DequantizeLinear` around 8-bit layers.
@@ -36,6 +39,8 @@
 //! # Ok::<(), cnn_core::Error>(())
 //! ```
 
+mod binary;
+mod binary_activation;
 mod bits;
 mod cluster;
 mod codebook;
@@ -60,9 +65,16 @@ mod linear_i8;
 mod lsq;
 mod observer;
 mod qat;
+mod signs;
 mod targets;
+mod ternary;
 mod tie;
+mod xnor_conv2d;
+mod xnor_linear;
+mod xnor_weights;
 
+pub use binary::{BinaryActivations, BinaryQuantizer, BinaryWeights};
+pub use binary_activation::BinaryActivation;
 pub use bits::Bits;
 pub use cluster::{Init, centroids, nearest, weighted_centroids};
 pub use codebook::{CODEBOOK, CentroidGradient, Codebook};
@@ -83,7 +95,12 @@ pub use learned_step::{LEARNED_STEP, LearnedStep};
 pub use linear_i8::LinearI8;
 pub use observer::Observer;
 pub use qat::QuantizationAwareTraining;
+pub use signs::{SIGNS, Signs};
+pub use ternary::{TERNARY, Ternary};
 pub use tie::Sharing;
+pub use xnor_conv2d::XnorConv2d;
+pub use xnor_linear::XnorLinear;
+pub use xnor_weights::XnorWeights;
 
 use cnn_core::Registry;
 
@@ -92,14 +109,20 @@ pub fn register(registry: &mut Registry) {
     registry.layer(CodebookConv2d::KIND, CodebookConv2d::decode);
     registry.layer(CodebookLinear::KIND, CodebookLinear::decode);
     registry.layer(Conv2dI8::KIND, Conv2dI8::decode);
+    registry.layer(BinaryActivation::KIND, BinaryActivation::decode);
+    registry.layer(XnorConv2d::KIND, XnorConv2d::decode);
+    registry.layer(XnorLinear::KIND, XnorLinear::decode);
     registry.layer(LearnedGrid::KIND, LearnedGrid::decode);
     registry.layer(LinearI8::KIND, LinearI8::decode);
     registry.constraint(CODEBOOK, Codebook::decode);
     registry.constraint(HALF, Half::decode);
     registry.constraint(INT8_RANGE, Int8Range::decode);
     registry.constraint(LEARNED_STEP, LearnedStep::decode);
+    registry.constraint(SIGNS, Signs::decode);
+    registry.constraint(TERNARY, Ternary::decode);
     registry.method(KMeansQuantizer::NAME, KMeansQuantizer::build);
     registry.method(Int8Quantizer::NAME, Int8Quantizer::build);
+    registry.method(BinaryQuantizer::NAME, BinaryQuantizer::build);
     registry.method(QuantizationAwareTraining::NAME, QuantizationAwareTraining::build);
 }
 

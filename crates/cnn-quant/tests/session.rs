@@ -8,13 +8,20 @@ use cnn_core::tensor::tensor;
 use cnn_core::testing::{difference, strategies};
 use cnn_core::{Graph, Layer, Tensor};
 use cnn_quant::{
-    CodebookConv2d, CodebookLinear, Conv2dI8, Grid, Int8Range, Int8Weights, LinearI8, WeightGrid,
+    CodebookConv2d, CodebookLinear, Conv2dI8, Grid, Int8Range, Int8Weights, LinearI8, WeightGrid, XnorConv2d,
+    XnorLinear, XnorWeights,
 };
 use ndarray::{Axis, Slice};
 use proptest::prelude::*;
 
 fn int8(w: &Tensor, b: Option<&Tensor>, kind: WeightGrid) -> Int8Weights {
     Int8Weights::new(w, b, &Int8Range::new(w, kind, Grid::affine(-0.9, 1.0))).unwrap()
+}
+
+/// Each row of the weights becomes 0.3 with its signs.
+fn signs(w: &Tensor, thresholds: &Tensor, b: Option<&Tensor>) -> XnorWeights {
+    let w = w.mapv(|w| if w < 0.0 { -0.3 } else { 0.3 });
+    XnorWeights::new(&w, thresholds.iter().copied().collect(), b).unwrap()
 }
 
 /// The layer, and perhaps a normalization, a shortcut and an activation after it.
@@ -121,6 +128,30 @@ proptest! {
     }
 
     #[test]
+    fn convolutions_of_signs(
+        (w, b, t, x) in ([1usize..140, 1usize..40], [1usize..4, 1usize..4]).prop_flat_map(|([c, m], [kh, kw])| {
+            let w = strategies::tensor(&[m, c, kh, kw]);
+            (w, strategies::tensor(&[m]), strategies::tensor(&[c]), strategies::tensor(&[2, c, 8, 9]))
+        }),
+        options in options(),
+        bias in any::<bool>(),
+    ) {
+        let weights = signs(&w, &t, bias.then_some(&b));
+        check(&XnorConv2d::new(weights, options).unwrap(), &x, true);
+    }
+
+    #[test]
+    fn linear_layers_of_signs(
+        (w, b, t, x) in (1usize..40, 1usize..150).prop_flat_map(|(outputs, inputs)| {
+            let w = strategies::tensor(&[outputs, inputs]);
+            (w, strategies::tensor(&[outputs]), strategies::tensor(&[inputs]), strategies::tensor(&[3, inputs]))
+        }),
+        bias in any::<bool>(),
+    ) {
+        check(&XnorLinear::new(signs(&w, &t, bias.then_some(&b))).unwrap(), &x, true);
+    }
+
+    #[test]
     fn codebooks(
         w in strategies::tensor(&[6, 2, 3, 3]),
         v in strategies::tensor(&[5, 7]),
@@ -154,6 +185,10 @@ fn many_parts() {
     ] {
         let weights = int8(&numbers(&w), Some(&numbers(&w[..1])), WeightGrid::Symmetric);
         check(&Conv2dI8::new(weights, options).unwrap(), &numbers(&x), true);
+    }
+    for (w, x) in [([40, 64, 3, 3], [2, 64, 30, 31]), ([300, 130, 3, 3], [1, 130, 17, 7])] {
+        let weights = signs(&numbers(&w), &numbers(&w[1..2]), Some(&numbers(&w[..1])));
+        check(&XnorConv2d::new(weights, ConvOptions::default().pad(1)).unwrap(), &numbers(&x), true);
     }
     let weights = int8(&numbers(&[1000, 515]), None, WeightGrid::Affine);
     check(&LinearI8::new(weights).unwrap(), &numbers(&[3, 515]), true);

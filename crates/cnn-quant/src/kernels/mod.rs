@@ -1,9 +1,11 @@
-//! Integer products, with 32-bit sums.
+//! Products of integers, with 32-bit sums, and of signs.
 
 mod depthwise;
 mod dot;
 pub mod int8;
 pub mod lowered;
 mod pairs;
+mod popcount;
 mod quads;
 mod quantize;
+pub mod xnor;
