@@ -1,36 +1,50 @@
 //! Products of signs: bits that differ are counted, `sum s(x) s(w) = n - 2 popcount(x xor w)`, filters in lanes.
+//!
+//! Padding, which has no sign, is read as zero bits; what the filters have there is counted beforehand and taken back with `n`.
 
+use super::quads::Destination;
 use cnn_core::simd::Isa;
-use std::ops::Range;
+use std::sync::Arc;
 
 /// Filters of a tile.
 pub const TILE: usize = 16;
-/// Windows that are counted at a time.
-pub const WINDOWS: usize = 4;
 
-/// How many of some windows differ from each filter of a tile.
-pub type Counts = [[u64; TILE]; WINDOWS];
-
-/// Which words of a window meet which of a filter: for each run, in that order, `words[first + from + k]` meets `tile[at + k]`.
-#[derive(Debug, Clone)]
-pub struct Runs {
-    /// Runs, by number.
-    pub which: Range<usize>,
-    /// Words from a run to the next.
+/// Windows of a row of pixels.
+#[derive(Clone, Copy)]
+pub struct Windows<'a> {
+    /// All that the windows read.
+    pub words: &'a [u64],
+    /// Where the first window begins.
+    pub first: usize,
+    /// From a window to the next.
     pub step: usize,
-    /// The first word of a run.
-    pub from: usize,
-    /// Words of the filter from a run to the next.
-    pub filter_step: usize,
-    /// The first word of the filter.
-    pub filter_from: usize,
+    /// Where the runs of a window begin, from its beginning on.
+    pub runs: &'a [usize],
     /// Words of a run.
-    pub len: usize,
+    pub run_words: usize,
+    /// The kind of each window, by which `added` differs.
+    pub kinds: &'a [usize],
+    /// `n`, and twice what is counted of padding, for each kind and filter: `[kind][filter]`, filled up to whole tiles.
+    pub added: &'a [i32],
 }
 
-/// What a count is done with.
+/// The filters, and what becomes of the sums: `y = min(max((alpha (added - 2 count) + bias) scale + shift + residual, low), high)`. What
+/// there is for each filter is filled up to whole tiles.
+#[derive(Debug)]
+pub struct Filters {
+    /// `[tile][word of a window][filter of the tile]`.
+    pub bits: Arc<Vec<[u64; TILE]>>,
+    pub alpha: Vec<f32>,
+    pub bias: Vec<f32>,
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+    pub low: f32,
+    pub high: f32,
+}
+
+/// What bits are counted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instructions {
+pub enum Counter {
     #[cfg(target_arch = "x86_64")]
     Vpopcntdq,
     #[cfg(target_arch = "x86_64")]
@@ -38,57 +52,63 @@ pub enum Instructions {
     Portable,
 }
 
-impl Instructions {
+impl Counter {
     /// The best that the processor has, within the instruction set that is in use.
-    pub fn of(isa: Isa) -> Instructions {
+    pub fn of(isa: Isa) -> Counter {
         #[cfg(target_arch = "x86_64")]
         {
             if isa.name() == "avx512" && is_x86_feature_detected!("avx512vpopcntdq") {
-                return Instructions::Vpopcntdq;
+                return Counter::Vpopcntdq;
             }
             if isa.name() != "scalar" && is_x86_feature_detected!("popcnt") {
-                return Instructions::Popcnt;
+                return Counter::Popcnt;
             }
         }
         let _ = isa;
-        Instructions::Portable
+        Counter::Portable
     }
 
-    /// How many bits of the windows that begin at `firsts` differ from each filter of the tile.
+    /// The results of all windows for the filters `from .. to`, within a tile that begins at `from`.
     ///
     /// # Panics
-    /// If a run leaves the words or the tile.
-    #[inline]
-    pub fn differences(
+    /// If an operand is too short.
+    ///
+    /// # Safety
+    /// The `to - from` floats of each row of `y` must be the caller's to write, those of the residual there to be read.
+    pub unsafe fn products(
         self,
-        words: &[u64],
-        firsts: [usize; WINDOWS],
-        runs: &Runs,
-        tile: &[[u64; TILE]],
-        to: &mut Counts,
+        x: Windows<'_>,
+        filters: &Filters,
+        [from, to]: [usize; 2],
+        out: Destination,
     ) {
-        if let Some(last) = runs.which.end.checked_sub(1).filter(|last| runs.which.contains(last)) {
-            let most = firsts.iter().max().copied().unwrap_or(0);
-            assert!(most + runs.from + last * runs.step + runs.len <= words.len());
-            assert!(runs.filter_from + last * runs.filter_step + runs.len <= tile.len());
-        }
+        let each = x.runs.len() * x.run_words;
+        let last_run = x.runs.iter().max().copied().unwrap_or(0) + x.run_words;
+        let all = filters.alpha.len();
+        let Some(last) = x.kinds.len().checked_sub(1).filter(|_| from < to) else { return };
+        assert!(x.first + last * x.step + last_run <= x.words.len());
+        assert!(from.is_multiple_of(TILE) && to - from <= TILE && from + TILE <= all);
+        assert!((from / TILE + 1) * each <= filters.bits.len());
+        assert!([&filters.bias, &filters.scale, &filters.shift].into_iter().all(|v| v.len() == all));
+        assert!(x.kinds.iter().all(|kind| (kind + 1) * all <= x.added.len()));
         match self {
-            // SAFETY: the value was made by `of`, which found the instructions; lengths were just checked.
+            // SAFETY: the value was made by `of`, which found the instructions; lengths were just checked, and `out` is the caller's.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Vpopcntdq => unsafe { x86::vpopcntdq(words, firsts, runs, tile, to) },
+            Counter::Vpopcntdq => unsafe { x86::vpopcntdq(x, filters, [from, to], out) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Popcnt => unsafe { x86::popcnt(words, firsts, runs, tile, to) },
-            Instructions::Portable => count(words, firsts, runs, tile, to),
+            Counter::Popcnt => unsafe { x86::popcnt(x, filters, [from, to], out) },
+            // SAFETY: `out` is the caller's.
+            Counter::Portable => unsafe { portable(x, filters, [from, to], out) },
         }
     }
 
-    /// The signs of `x - t`, a bit each, 1 for a sum that is not negative.
+    /// The signs of `x - t`, a bit each, 1 for what is not negative.
     pub fn signs(self, x: &[f32], thresholds: &[f32], to: &mut [u64]) {
         match self {
             // SAFETY: the value was made by `of`, which found the instructions.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Vpopcntdq => unsafe { x86::signs(x, thresholds, to) },
+            Counter::Vpopcntdq => unsafe { x86::signs(x, thresholds, to) },
             _ => {
                 for ((x, t), to) in x.chunks(64).zip(thresholds.chunks(64)).zip(to) {
                     let bits = x.iter().zip(t).enumerate();
@@ -99,70 +119,124 @@ impl Instructions {
     }
 }
 
+/// # Safety
+/// As [`Counter::products`].
 #[inline(always)]
-fn count(words: &[u64], firsts: [usize; WINDOWS], runs: &Runs, tile: &[[u64; TILE]], to: &mut Counts) {
-    for (to, first) in to.iter_mut().zip(firsts) {
-        let mut counts = [0u64; TILE];
-        for run in runs.which.clone() {
-            let x = &words[first + runs.from + run * runs.step..][..runs.len];
-            let w = &tile[runs.filter_from + run * runs.filter_step..][..runs.len];
-            for (&x, w) in x.iter().zip(w) {
-                counts.iter_mut().zip(w).for_each(|(c, w)| *c += u64::from((x ^ w).count_ones()));
+unsafe fn portable(x: Windows<'_>, filters: &Filters, [from, to]: [usize; 2], out: Destination) {
+    let each = x.runs.len() * x.run_words;
+    let tile = &filters.bits[from / TILE * each..][..each];
+    for (p, kind) in x.kinds.iter().enumerate() {
+        let mut counts = [0i32; TILE];
+        for (&run, w) in x.runs.iter().zip(tile.chunks_exact(x.run_words)) {
+            let words = &x.words[x.first + p * x.step + run..][..x.run_words];
+            for (&x, w) in words.iter().zip(w) {
+                counts.iter_mut().zip(w).for_each(|(c, w)| *c += (x ^ w).count_ones() as i32);
             }
         }
-        *to = counts;
+        for (f, count) in (from..to).zip(counts) {
+            let sum = x.added[kind * filters.alpha.len() + f] - 2 * count;
+            let mut value =
+                (filters.alpha[f] * sum as f32 + filters.bias[f]) * filters.scale[f] + filters.shift[f];
+            // SAFETY: the caller's promise.
+            unsafe {
+                if !out.residual.is_null() {
+                    value += *out.residual.add(p * out.residual_pitch + f - from);
+                }
+                let bounded = if value.is_nan() { value } else { value.max(filters.low).min(filters.high) };
+                *out.y.add(p * out.pitch + f - from) = bounded;
+            }
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Counts, Runs, TILE, WINDOWS};
+    use super::{Destination, Filters, TILE, Windows};
     use std::arch::x86_64::*;
 
+    /// Windows that share what is loaded of a filter: 12 sums of two vectors, in 32 registers.
+    const MOST: usize = 6;
+
+    /// # Safety
+    /// As [`super::Counter::products`].
     #[target_feature(enable = "popcnt")]
-    pub fn popcnt(
-        words: &[u64],
-        firsts: [usize; WINDOWS],
-        runs: &Runs,
-        tile: &[[u64; TILE]],
-        to: &mut Counts,
-    ) {
-        super::count(words, firsts, runs, tile, to);
+    pub unsafe fn popcnt(x: Windows<'_>, filters: &Filters, range: [usize; 2], out: Destination) {
+        // SAFETY: the caller's promise.
+        unsafe { super::portable(x, filters, range, out) };
     }
 
     /// # Safety
-    /// Runs must stay within words and tile.
+    /// As [`super::Counter::products`], which has checked the lengths.
     #[target_feature(enable = "avx512f,avx512vpopcntdq")]
-    pub unsafe fn vpopcntdq(
-        words: &[u64],
-        firsts: [usize; WINDOWS],
-        runs: &Runs,
-        tile: &[[u64; TILE]],
-        to: &mut Counts,
-    ) {
-        let mut counts = [[_mm512_setzero_si512(); 2]; WINDOWS];
-        for run in runs.which.clone() {
+    pub unsafe fn vpopcntdq(x: Windows<'_>, filters: &Filters, range: [usize; 2], out: Destination) {
+        let mut p = 0;
+        while p < x.kinds.len() {
+            // nearly equal blocks
+            let left = x.kinds.len() - p;
+            let count = left.div_ceil(left.div_ceil(MOST));
             // SAFETY: the caller's promise.
             unsafe {
-                let x = words.as_ptr().add(runs.from + run * runs.step);
-                let x = firsts.map(|first| x.add(first));
-                let w = tile.as_ptr().add(runs.filter_from + run * runs.filter_step);
-                for k in 0..runs.len {
-                    let w: *const u64 = w.add(k).cast();
-                    let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(8).cast())];
-                    for (counts, x) in counts.iter_mut().zip(x) {
-                        let x = _mm512_set1_epi64(*x.add(k) as i64);
-                        for (count, w) in counts.iter_mut().zip(w) {
-                            *count = _mm512_add_epi64(*count, _mm512_popcnt_epi64(_mm512_xor_si512(x, w)));
-                        }
-                    }
+                match count {
+                    1 => block::<1>(x, p, filters, range, out),
+                    2 => block::<2>(x, p, filters, range, out),
+                    3 => block::<3>(x, p, filters, range, out),
+                    4 => block::<4>(x, p, filters, range, out),
+                    5 => block::<5>(x, p, filters, range, out),
+                    _ => block::<MOST>(x, p, filters, range, out),
                 }
             }
+            p += count;
         }
-        for (to, counts) in to.iter_mut().zip(counts) {
-            for (to, count) in to.chunks_exact_mut(8).zip(counts) {
-                // SAFETY: eight words.
-                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), count) };
+    }
+
+    /// # Safety
+    /// As [`vpopcntdq`]; windows `p .. p + P` must be there.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
+    unsafe fn block<const P: usize>(
+        x: Windows<'_>,
+        p: usize,
+        filters: &Filters,
+        [from, to]: [usize; 2],
+        out: Destination,
+    ) {
+        // SAFETY: the lengths were checked, and `out` is the caller's.
+        unsafe {
+            let each = x.runs.len() * x.run_words;
+            let mut w: *const u64 = filters.bits.as_ptr().add(from / TILE * each).cast();
+            let start = x.words.as_ptr().add(x.first + p * x.step);
+            let mut counts = [[_mm512_setzero_si512(); 2]; P];
+            for &run in x.runs {
+                let mut word = start.add(run);
+                for _ in 0..x.run_words {
+                    let [w0, w1] = [w, w.add(8)].map(|w| _mm512_loadu_si512(w.cast()));
+                    w = w.add(TILE);
+                    for (i, counts) in counts.iter_mut().enumerate() {
+                        let x = _mm512_set1_epi64(*word.add(i * x.step) as i64);
+                        counts[0] = _mm512_add_epi64(counts[0], _mm512_popcnt_epi64(_mm512_xor_si512(x, w0)));
+                        counts[1] = _mm512_add_epi64(counts[1], _mm512_popcnt_epi64(_mm512_xor_si512(x, w1)));
+                    }
+                    word = word.add(1);
+                }
+            }
+            let [alpha, bias, scale, shift] = [&filters.alpha, &filters.bias, &filters.scale, &filters.shift]
+                .map(|v| _mm512_loadu_ps(v.as_ptr().add(from)));
+            let (low, high) = (_mm512_set1_ps(filters.low), _mm512_set1_ps(filters.high));
+            let mask = if to - from < TILE { (1u16 << (to - from)) - 1 } else { u16::MAX };
+            for (i, counts) in counts.into_iter().enumerate() {
+                let [c0, c1] = counts.map(|c| _mm512_cvtepi64_epi32(c));
+                let count = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(c0), c1);
+                let added = x.added.as_ptr().add(x.kinds[p + i] * filters.alpha.len() + from);
+                let sum = _mm512_sub_epi32(_mm512_loadu_si512(added.cast()), _mm512_slli_epi32::<1>(count));
+                let mut value = _mm512_add_ps(_mm512_mul_ps(alpha, _mm512_cvtepi32_ps(sum)), bias);
+                value = _mm512_add_ps(_mm512_mul_ps(value, scale), shift);
+                if !out.residual.is_null() {
+                    let residual = out.residual.add((p + i) * out.residual_pitch);
+                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual));
+                }
+                // the value second: NaN stays NaN
+                value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                _mm512_mask_storeu_ps(out.y.add((p + i) * out.pitch), mask, value);
             }
         }
     }
@@ -172,14 +246,12 @@ mod x86 {
         for ((x, t), to) in x.chunks(64).zip(thresholds.chunks(64)).zip(to) {
             let mut word = 0;
             for (i, (x, t)) in x.chunks(16).zip(t.chunks(16)).enumerate() {
-                let there = if x.len() < 16 { (1u16 << x.len()) - 1 } else { u16::MAX };
-                let bits = match x.len().min(t.len()) {
-                    // SAFETY: masked lanes are not read; both have as many values as the mask.
-                    n if n == x.len() => unsafe {
-                        let [x, t] = [x, t].map(|v| _mm512_maskz_loadu_ps(there, v.as_ptr()));
-                        _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(there, x, t)
-                    },
-                    _ => 0,
+                let count = x.len().min(t.len());
+                let there = if count < 16 { (1u16 << count) - 1 } else { u16::MAX };
+                // SAFETY: masked lanes are not read.
+                let bits = unsafe {
+                    let [x, t] = [x, t].map(|v| _mm512_maskz_loadu_ps(there, v.as_ptr()));
+                    _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(there, x, t)
                 };
                 word |= u64::from(bits) << (16 * i);
             }
@@ -195,7 +267,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_road_counts_the_same(seed: u64, (runs, len) in (0usize..4, 1usize..7), skip in 0usize..3, channels in 1usize..200) {
+        fn every_road_counts_the_same(
+            seed: u64,
+            (windows, step, runs, run_words) in (1usize..15, 1usize..4, 1usize..4, 1usize..5),
+            (filters, channels) in (1usize..40, 1usize..200),
+        ) {
             let mut state = seed | 1;
             let mut next = || {
                 state ^= state << 13;
@@ -203,30 +279,49 @@ mod tests {
                 state ^= state << 17;
                 state
             };
-            let words: Vec<u64> = (0..60).map(|_| next()).collect();
-            let tile: Vec<[u64; TILE]> = (0..40).map(|_| std::array::from_fn(|_| next())).collect();
-            let runs = Runs { which: skip..skip + runs, step: 8, from: 2, filter_step: len, filter_from: 1, len };
-            let firsts = [0, 3, 4, 9];
-            let x: Vec<f32> = (0..channels).map(|i| if i == 7 { f32::NAN } else { (next() % 9) as f32 - 4.0 }).collect();
-            let t: Vec<f32> = (0..channels).map(|_| (next() % 9) as f32 - 4.0).collect();
-            let mut bits = vec![0; channels.div_ceil(64)];
+            let runs: Vec<usize> = (0..runs).map(|i| 7 * i).collect();
+            let each = runs.len() * run_words;
+            let words: Vec<u64> = (0..2 + 14 * 3 + 14 + 5).map(|_| next()).collect();
+            let all = filters.next_multiple_of(TILE);
+            let bits: Vec<[u64; TILE]> = (0..all / TILE * each).map(|_| std::array::from_fn(|_| next())).collect();
+            let mut floats = |size: f32| (0..all).map(|_| (next() % 64) as f32 * size - 1.0).collect::<Vec<f32>>();
+            let (alpha, bias, scale, shift) = (floats(0.25), floats(1.0), floats(0.5), floats(2.0));
+            let ends = (-2000.0, 3000.0);
+            let of = Filters { bits: Arc::new(bits), alpha, bias, scale, shift, low: ends.0, high: ends.1 };
+            let kinds: Vec<usize> = (0..windows).map(|p| p % 3).collect();
+            let added: Vec<i32> = (0..3 * all as i32).collect();
+            let x = Windows { words: &words, first: 2, step, runs: &runs, run_words, kinds: &kinds, added: &added };
+            let residual: Vec<f32> = (0..windows * filters).map(|_| (next() % 99) as f32).collect();
+            let pixels: Vec<f32> = (0..channels).map(|i| if i == 7 { f32::NAN } else { (next() % 9) as f32 - 4.0 }).collect();
+            let thresholds: Vec<f32> = (0..channels).map(|_| (next() % 9) as f32 - 4.0).collect();
+            let mut signs = vec![0; channels.div_ceil(64)];
             for isa in Isa::available() {
-                let found = Instructions::of(isa);
-                let mut counts = [[0; TILE]; WINDOWS];
-                found.differences(&words, firsts, &runs, &tile, &mut counts);
-                for (counts, first) in counts.iter().zip(firsts) {
-                    for (f, &count) in counts.iter().enumerate() {
-                        let terms = runs.which.clone().flat_map(|r| (0..len).map(move |k| (r, k)));
-                        let wanted: u32 = terms
-                            .map(|(r, k)| (words[first + 2 + 8 * r + k] ^ tile[1 + len * r + k][f]).count_ones())
-                            .sum();
-                        prop_assert_eq!(count, u64::from(wanted), "{:?}", found);
-                    }
+                let counter = Counter::of(isa);
+                let mut y = vec![f32::NAN; windows * filters];
+                for from in (0..filters).step_by(TILE) {
+                    let out = Destination {
+                        y: y[from..].as_mut_ptr(),
+                        pitch: filters,
+                        residual: residual[from..].as_ptr(),
+                        residual_pitch: filters,
+                    };
+                    // SAFETY: `y` and `residual` have been made as long.
+                    unsafe { counter.products(x, &of, [from, filters.min(from + TILE)], out) };
                 }
-                found.signs(&x, &t, &mut bits);
-                for c in 0..64 * bits.len() {
-                    let wanted = c < channels && x[c] >= t[c];
-                    prop_assert_eq!(bits[c / 64] >> (c % 64) & 1 == 1, wanted, "{:?} channel {}", found, c);
+                for (p, f) in (0..windows).flat_map(|p| (0..filters).map(move |f| (p, f))) {
+                    let terms = runs.iter().flat_map(|r| (0..run_words).map(move |k| r + k)).enumerate();
+                    let tile = &of.bits[f / TILE * each..];
+                    let count: u32 =
+                        terms.map(|(k, at)| (words[2 + p * step + at] ^ tile[k][f % TILE]).count_ones()).sum();
+                    let sum = added[kinds[p] * all + f] - 2 * count as i32;
+                    let value = (of.alpha[f] * sum as f32 + of.bias[f]) * of.scale[f] + of.shift[f];
+                    let value = (value + residual[p * filters + f]).clamp(ends.0, ends.1);
+                    prop_assert_eq!(y[p * filters + f], value, "{:?}", counter);
+                }
+                counter.signs(&pixels, &thresholds, &mut signs);
+                for c in 0..64 * signs.len() {
+                    let wanted = c < channels && pixels[c] >= thresholds[c];
+                    prop_assert_eq!(signs[c / 64] >> (c % 64) & 1 == 1, wanted, "{:?} channel {}", counter, c);
                 }
             }
         }

@@ -1,17 +1,16 @@
 //! Convolutions and linear layers of signs as kernels of a session.
 //!
-//! A part takes the signs of the rows that it reads, 64 channels a word. Padding has no sign: windows at the edge meet fewer words.
+//! A part takes the signs of the rows that it reads, 64 channels a word; a filter's row meets the pixels under it as one run of words.
 
 use super::lowered::{Band, bounds, piece};
-use super::popcount::{Counts, Instructions, Runs, TILE, WINDOWS};
+use super::popcount::{Counter, Filters, TILE, Windows};
+use super::quads::Destination;
 use crate::xnor_weights::XnorWeights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Lowered, Lowering, Part, Target};
-use cnn_core::simd::{Isa, Simd, SimdOp};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Words times tiles that a part should have.
 const PART: usize = 20_000;
@@ -21,14 +20,20 @@ const PARTS: usize = 16;
 #[derive(Debug)]
 struct Xnor {
     g: ConvGeometry,
-    isa: Isa,
-    instructions: Instructions,
+    counter: Counter,
     /// Words of a pixel.
     pitch: usize,
-    /// `[tile][kh x kw x word][filter of the tile]`.
-    filters: Arc<Vec<[u64; TILE]>>,
+    /// Where the runs of a window begin, and their words.
+    runs: Vec<usize>,
+    run_words: usize,
+    /// Words of a window are `kh x kw x word`.
+    filters: Filters,
     thresholds: Vec<f32>,
-    ending: Ending,
+    /// The taps that rows of output pixels meet, and columns: kinds of windows.
+    rows: Kinds,
+    columns: Kinds,
+    /// `[kind of rows][kind of columns][filter]`: see [`Windows::added`].
+    added: Vec<i32>,
     residual: bool,
     /// An activation that is more than bounds.
     activation: Epilogue,
@@ -36,21 +41,39 @@ struct Xnor {
     parts: Vec<Part>,
 }
 
-/// `y = min(max((alpha sum + bias) scale + shift + residual, low), high)`, filled up to whole tiles.
+/// Along one axis, which taps of a filter meet the image.
 #[derive(Debug)]
-struct Ending {
-    alpha: Vec<f32>,
-    bias: Vec<f32>,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-    low: f32,
-    high: f32,
+struct Kinds {
+    /// All there are.
+    taps: Vec<Range<usize>>,
+    /// The kind at each output position.
+    of: Vec<usize>,
+}
+
+impl Kinds {
+    fn new([pad, stride, dilation]: [usize; 3], size: usize, kernel: usize, outputs: usize) -> Kinds {
+        let mut kinds = Kinds { taps: Vec::new(), of: Vec::with_capacity(outputs) };
+        for at in 0..outputs {
+            let inside =
+                |tap: &usize| (at * stride + tap * dilation).checked_sub(pad).is_some_and(|i| i < size);
+            let first = (0..kernel).find(inside).unwrap_or(kernel);
+            let taps = first..(first..kernel).find(|tap| !inside(tap)).unwrap_or(kernel);
+            let known = kinds.taps.iter().position(|k| *k == taps);
+            kinds.of.push(known.unwrap_or(kinds.taps.len()));
+            if known.is_none() {
+                kinds.taps.push(taps);
+            }
+        }
+        kinds
+    }
 }
 
 /// The kernel of a convolution in one group.
 pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &XnorWeights) -> Option<Lowered> {
     let (lines, line) = (g.out_h(), g.out_w());
-    if g.groups != 1 || g.n * g.m * lines * line == 0 {
+    // counts are kept in 32 bits
+    let terms = g.c.checked_mul(g.kernel[0])?.checked_mul(g.kernel[1])?;
+    if g.groups != 1 || g.n * g.m * lines * line == 0 || i32::try_from(terms).is_err() {
         return None;
     }
     let pitch = g.c.div_ceil(64);
@@ -71,6 +94,7 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &XnorWeights) -> Optio
             });
         }
     }
+    let band = Band::of(g, pitch, lines.div_ceil(pieces))?;
     let full = |values: Option<&Vec<f32>>, otherwise: f32| {
         let mut values = values.cloned().unwrap_or_else(|| vec![otherwise; g.m]);
         values.resize(tiles * TILE, 0.0);
@@ -78,14 +102,22 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &XnorWeights) -> Optio
     };
     let (alpha, bias) = weights.ending();
     let ([low, high], activation) = bounds(at.epilogue.activation);
+    let rows = Kinds::new([g.pad[0], g.stride[0], g.dilation[0]], g.h, g.kernel[0], lines);
+    let columns = Kinds::new([g.pad[1], g.stride[1], g.dilation[1]], g.w, g.kernel[1], line);
+    // without dilation the taps of a row of the filter are neighbours
+    let run_taps = if g.dilation[1] == 1 { g.kernel[1] } else { 1 };
+    let runs = (0..g.kernel[0]).flat_map(|i| {
+        let row = i * g.dilation[0] * band.width;
+        (0..g.kernel[1] / run_taps).map(move |j| (row + j * g.dilation[1]) * pitch)
+    });
     Some(Lowered::channels_last(Xnor {
         g: *g,
-        isa: at.isa,
-        instructions: Instructions::of(at.isa),
+        counter: Counter::of(at.isa),
         pitch,
-        filters: at.shared("xnor", || pack(g, weights.bits())),
-        thresholds: weights.thresholds().to_vec(),
-        ending: Ending {
+        runs: runs.collect(),
+        run_words: run_taps * pitch,
+        filters: Filters {
+            bits: at.shared("xnor", || pack(g, weights.bits())),
             alpha: full(Some(&alpha), 0.0),
             bias: full(Some(&bias), 0.0),
             scale: full(at.epilogue.scale.as_ref(), 1.0),
@@ -93,9 +125,13 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &XnorWeights) -> Optio
             low,
             high,
         },
+        thresholds: weights.thresholds().to_vec(),
+        added: added(g, weights.bits(), &rows, &columns),
+        rows,
+        columns,
         residual: at.epilogue.residual,
         activation,
-        band: Band::of(g, pitch, lines.div_ceil(pieces))?,
+        band,
         parts,
     }))
 }
@@ -132,119 +168,26 @@ fn pack(g: &ConvGeometry, bits: &[u8]) -> Vec<[u64; TILE]> {
     packed
 }
 
-/// The taps of a filter that meet the image, for the output pixel at `at` of an axis.
-fn taps([pad, stride, dilation]: [usize; 3], size: usize, kernel: usize, at: usize) -> Range<usize> {
-    let inside = |tap: usize| (at * stride + tap * dilation).checked_sub(pad).is_some_and(|i| i < size);
-    let first = (0..kernel).find(|&tap| inside(tap)).unwrap_or(0);
-    first..(first..kernel).find(|&tap| !inside(tap)).unwrap_or(kernel)
-}
-
-/// What the filters of an output row meet.
-struct Window {
-    /// The word where the window of the row's first pixel begins, padding included.
-    first: usize,
-    /// Rows of the filters that meet the image.
-    rows: Range<usize>,
-    /// Columns of the filters that do.
-    taps: Range<usize>,
-}
-
-impl Xnor {
-    /// The output pixels `columns` of a row that begins with the pixel `start`; they have the same taps.
-    fn pixels(
-        &self,
-        words: &[u64],
-        window: Window,
-        columns: Range<usize>,
-        start: usize,
-        inputs: Inputs<'_>,
-        out: &mut Target<'_>,
-    ) {
-        let Window { first, rows, taps } = window;
-        let (g, pitch, part) = (&self.g, self.pitch, out.part().clone());
-        let residual = self.residual.then(|| inputs.get(1));
-        let each = g.kernel[0] * g.kernel[1] * pitch;
-        let whole = g.dilation[1] == 1;
-        let count = (rows.len() * taps.len() * g.c) as i32;
-        let mut counts: Counts = [[0; TILE]; WINDOWS];
-        for from in columns.clone().step_by(WINDOWS) {
-            let here = from..columns.end.min(from + WINDOWS);
-            // the last pixel again where there are fewer
-            let windows = std::array::from_fn(|i| first + (from + i).min(here.end - 1) * g.stride[1] * pitch);
-            for tile in part.channels.start / TILE..part.channels.end.div_ceil(TILE) {
-                let filters = &self.filters[tile * each..][..each];
-                let run = |taps: Range<usize>| Runs {
-                    which: rows.clone(),
-                    step: g.dilation[0] * self.band.width * pitch,
-                    from: taps.start * g.dilation[1] * pitch,
-                    filter_step: g.kernel[1] * pitch,
-                    filter_from: taps.start * pitch,
-                    len: taps.len() * pitch,
+/// For each kind of window and filter, the number of products and twice the filter's bits over padding, which count as differing.
+fn added(g: &ConvGeometry, bits: &[u8], rows: &Kinds, columns: &Kinds) -> Vec<i32> {
+    let taps = g.kernel[0] * g.kernel[1];
+    let all = g.m.next_multiple_of(TILE);
+    let mut added = vec![0; rows.taps.len() * columns.taps.len() * all];
+    for (m, filter) in bits.chunks_exact(g.c * taps).enumerate() {
+        let mut ones = vec![0i32; taps];
+        filter.iter().enumerate().for_each(|(at, &bit)| ones[at % taps] += i32::from(bit));
+        for (row, rows) in rows.taps.iter().enumerate() {
+            for (column, columns_there) in columns.taps.iter().enumerate() {
+                let there = |tap: &usize| {
+                    rows.contains(&(tap / g.kernel[1])) && columns_there.contains(&(tap % g.kernel[1]))
                 };
-                if whole {
-                    let runs = run(taps.clone());
-                    self.instructions.differences(words, windows, &runs, filters, &mut counts);
-                } else {
-                    let mut sums: Counts = [[0; TILE]; WINDOWS];
-                    for tap in taps.clone() {
-                        let runs = run(tap..tap + 1);
-                        self.instructions.differences(words, windows, &runs, filters, &mut counts);
-                        let counts = counts.iter().flatten();
-                        sums.iter_mut().flatten().zip(counts).for_each(|(s, c)| *s += c);
-                    }
-                    counts = sums;
-                }
-                let channels = tile * TILE..g.m.min((tile + 1) * TILE);
-                for (differ, p) in counts.iter().zip(start + here.start..start + here.end) {
-                    let y = &mut out.pixel(p)[channels.start - part.channels.start..][..channels.len()];
-                    let residual = residual.map(|r| &r.pixel(p)[channels.clone()]);
-                    let ending = &self.ending;
-                    self.isa.run(Finish { count, differ, ending, from: channels.start, residual, y });
-                }
-            }
-            if !self.activation.is_empty() {
-                let done = start + here.start..start + here.end;
-                done.for_each(|p| self.activation.finish(part.channels.clone(), out.pixel(p), None));
+                let of_padding: i32 = (0..taps).filter(|tap| !there(tap)).map(|tap| ones[tap]).sum();
+                let products = rows.len() * columns_there.len() * g.c;
+                added[(row * columns.taps.len() + column) * all + m] = products as i32 + 2 * of_padding;
             }
         }
     }
-}
-
-struct Finish<'a> {
-    count: i32,
-    differ: &'a [u64; TILE],
-    ending: &'a Ending,
-    from: usize,
-    residual: Option<&'a [f32]>,
-    y: &'a mut [f32],
-}
-
-impl SimdOp for Finish<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _isa: S) {
-        let of = |values: &'_ [f32]| -> [f32; TILE] { std::array::from_fn(|f| values[self.from + f]) };
-        let e = self.ending;
-        let (alpha, bias, scale, shift) = (of(&e.alpha), of(&e.bias), of(&e.scale), of(&e.shift));
-        let mut values: [f32; TILE] = std::array::from_fn(|f| {
-            let sum = self.count - 2 * self.differ[f] as i32;
-            (alpha[f] * sum as f32 + bias[f]) * scale[f] + shift[f]
-        });
-        if let Some(residual) = self.residual {
-            values.iter_mut().zip(residual).for_each(|(v, r)| *v += r);
-        }
-        // NaN, which a residual may be, stays
-        let bounded = values.map(|v| {
-            if v < e.low {
-                e.low
-            } else if v > e.high {
-                e.high
-            } else {
-                v
-            }
-        });
-        self.y.iter_mut().zip(bounded).for_each(|(y, v)| *y = v);
-    }
+    added
 }
 
 impl Kernel for Xnor {
@@ -258,37 +201,55 @@ impl Kernel for Xnor {
 
     fn scratch(&self) -> usize {
         // words lie at multiples of eight bytes
-        2 * self.band.len() + 2
+        2 * self.band.len() + 1
     }
 
     fn weight_bytes(&self) -> usize {
-        self.filters.len() * TILE * 8
+        self.filters.bits.len() * TILE * 8
     }
 
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
         let (g, x, part) = (&self.g, inputs.get(0), out.part().clone());
-        let aligned = scratch.as_ptr().align_offset(8).min(1);
+        let aligned = scratch.as_ptr().align_offset(align_of::<u64>()).min(1);
         let words: &mut [u64] = cast_slice_mut(&mut scratch[aligned..][..2 * self.band.len()]);
         let (plane, width) = (g.out_h() * g.out_w(), g.out_w());
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
         self.band.fill(g, part.pixels.start / plane, &lines, words, 0, |pixels, to| {
             for (p, to) in pixels.zip(to.chunks_exact_mut(self.pitch)) {
-                self.instructions.signs(x.pixel(p), &self.thresholds, to);
+                self.counter.signs(x.pixel(p), &self.thresholds, to);
             }
         });
-        let of_columns = |x| taps([g.pad[1], g.stride[1], g.dilation[1]], g.w, g.kernel[1], x);
-        for (i, start) in part.pixels.clone().step_by(width).enumerate() {
-            let rows = taps([g.pad[0], g.stride[0], g.dilation[0]], g.h, g.kernel[0], first + i);
-            let window = i * g.stride[0] * self.band.width * self.pitch;
-            let mut from = 0;
-            while from < width {
-                let taps = of_columns(from);
-                let to = (from + 1..width).find(|&x| of_columns(x) != taps).unwrap_or(width);
-                let window = Window { first: window, rows: rows.clone(), taps };
-                self.pixels(words, window, from..to, start, inputs, &mut out);
-                from = to;
+        let residual = self.residual.then(|| inputs.get(1));
+        assert!(residual.is_none_or(|r| part.pixels.end <= r.pixels && part.channels.end <= r.channels));
+        let of_row = self.added.len() / self.rows.taps.len();
+        // a tile stays in the nearest cache while it meets all rows
+        for from in part.channels.clone().step_by(TILE) {
+            for (i, start) in part.pixels.clone().step_by(width).enumerate() {
+                let windows = Windows {
+                    words,
+                    first: i * g.stride[0] * self.band.width * self.pitch,
+                    step: g.stride[1] * self.pitch,
+                    runs: &self.runs,
+                    run_words: self.run_words,
+                    kinds: &self.columns.of,
+                    added: &self.added[self.rows.of[first + i] * of_row..][..of_row],
+                };
+                let pitch = out.pitch();
+                let y = out.as_ptr().wrapping_add(start * pitch + from);
+                let (residual, residual_pitch) = match residual {
+                    Some(r) => (r.as_ptr().wrapping_add(start * r.pitch + from), r.pitch),
+                    None => (std::ptr::null(), 0),
+                };
+                let to = Destination { y, pitch, residual, residual_pitch };
+                let range = [from, part.channels.end.min(from + TILE)];
+                // SAFETY: these pixels and channels are those of the part, which this thread alone writes; the residual has them too.
+                unsafe { self.counter.products(windows, &self.filters, range, to) };
             }
+        }
+        if !self.activation.is_empty() {
+            let pixels = part.pixels.clone();
+            pixels.for_each(|p| self.activation.finish(part.channels.clone(), out.pixel(p), None));
         }
         Ok(())
     }

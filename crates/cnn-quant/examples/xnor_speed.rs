@@ -1,0 +1,62 @@
+//! Convolutions of signs against the same ones in floats, by turns in sessions: `cargo run --release -p cnn-quant --example xnor_speed
+//! [threads]`.
+
+use cnn_core::layers::{Conv2d, ConvOptions};
+use cnn_core::session::{Session, SessionOptions};
+use cnn_core::tensor::tensor;
+use cnn_core::{Graph, Layer};
+use cnn_quant::{XnorConv2d, XnorWeights};
+use std::time::{Duration, Instant};
+
+/// Rounds, in each of which both run.
+const ROUNDS: usize = 60;
+/// What a round takes at least for each.
+const ROUND: Duration = Duration::from_millis(10);
+
+fn session(layer: impl Layer, input: [usize; 3], threads: usize) -> cnn_core::Result<Session> {
+    let mut graph = Graph::new(&input);
+    graph.push("layer", layer)?;
+    Session::new(graph, &SessionOptions::with_threads(threads)?)
+}
+
+/// Seconds a run, of several runs.
+fn time(session: &mut Session, x: &[f32], y: &mut [f32]) -> cnn_core::Result<f64> {
+    let (start, mut runs) = (Instant::now(), 0);
+    while runs == 0 || start.elapsed() < ROUND {
+        session.run_into(x, y)?;
+        runs += 1;
+    }
+    Ok(start.elapsed().as_secs_f64() / f64::from(runs))
+}
+
+fn main() -> cnn_core::Result<()> {
+    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
+    println!("3 x 3, {threads} threads   floats ms   signs ms   ratio   10^9 products/s of signs");
+    for (channels, size) in [(128, 28), (128, 14), (256, 14), (256, 28), (512, 7), (512, 14)] {
+        let count = channels * channels * 9;
+        let w =
+            (0..count).map(|i: usize| if i.wrapping_mul(2_654_435_761) >> 13 & 1 == 0 { 0.1 } else { -0.1 });
+        let w = tensor(&[channels, channels, 3, 3], w.collect())?;
+        let options = ConvOptions::default().pad(1);
+        let input = [channels, size, size];
+        let signs = XnorConv2d::new(XnorWeights::new(&w, vec![0.0; channels], None)?, options)?;
+        let mut floats = session(Conv2d::new(w, None, options)?, input, threads)?;
+        let mut signs = session(signs, input, threads)?;
+        let x: Vec<f32> = (0..channels * size * size).map(|i| (i * 31 % 97) as f32 / 48.5 - 1.0).collect();
+        let mut y = vec![0.0; x.len()];
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            rounds.push((time(&mut floats, &x, &mut y)?, time(&mut signs, &x, &mut y)?));
+        }
+        let median = |of: fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<f64> = rounds.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        let (float, sign, ratio) = (median(|r| r.0), median(|r| r.1), median(|r| r.0 / r.1));
+        let products = (count * size * size) as f64 / sign / 1e9;
+        let (float, sign) = (1e3 * float, 1e3 * sign);
+        println!("{channels:4} channels, {size:2} px {float:13.4} {sign:10.4} {ratio:7.2} {products:10.0}");
+    }
+    Ok(())
+}
