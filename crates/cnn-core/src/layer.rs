@@ -4,7 +4,8 @@ use crate::cost::Cost;
 use crate::express::Express;
 use crate::model_file::Encoder;
 use crate::param::Param;
-use crate::session::{Lowered, Lowering};
+use crate::session::{Levels, Lowered, Lowering};
+use crate::simd::Isa;
 use crate::tensor::Tensor;
 use crate::train::Trainable;
 use crate::{Error, Result};
@@ -75,6 +76,12 @@ pub trait Layer: Any + Debug + Send + Sync {
     /// If the standard has no operators for it, or a parameter still carries a constraint.
     fn express(&self, _at: &mut Express<'_>) -> Result<()> {
         Err(Error::NotExpressible(self.kind().to_string()))
+    }
+
+    /// The grid that the layer rounds its input to before all else, if its kernel can read bytes: values that all readers round to one
+    /// grid are stored so.
+    fn reads(&self, _isa: Isa) -> Option<Levels> {
+        None
     }
 
     /// The layer as a kernel of a session, for the shapes and with the epilogue it is told of; `None` runs it by

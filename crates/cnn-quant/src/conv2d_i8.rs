@@ -7,7 +7,8 @@ use cnn_core::cost::Macs;
 use cnn_core::layers::ConvOptions;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::ops::conv::ConvGeometry;
-use cnn_core::session::{Lowered, Lowering};
+use cnn_core::session::{Levels, Lowered, Lowering};
+use cnn_core::simd::Isa;
 use cnn_core::tensor::{slice, slice_mut, zeros};
 use cnn_core::{Cost, Error, Express, Layer, Result, Tensor};
 
@@ -97,6 +98,10 @@ impl Layer for Conv2dI8 {
         let mut y = zeros(&[g.n, g.m, g.out_h(), g.out_w()]);
         int8::conv(&g, &x, self.weights.levels(), slice_mut(&mut y)?, |m, sum| self.weights.finish(m, sum));
         Ok(y)
+    }
+
+    fn reads(&self, isa: Isa) -> Option<Levels> {
+        lowered::reads(&self.options, &self.weights, isa)
     }
 
     /// The bits are those of [`Layer::infer`] where the epilogue is empty.

@@ -4,6 +4,8 @@
 //! so that 0 lies on the grid: `b = -z / a` for an integer `z`. With the step `s = 1 / a` then `p ~ s (q - z)`. Everywhere
 //! in this crate the **level** `q - z` is what is computed with: level 0 is exactly 0.
 
+use cnn_core::session::Levels;
+
 /// A grid of at most 256 points `step * level`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
@@ -107,6 +109,12 @@ impl Grid {
     }
 }
 
+impl From<Grid> for Levels {
+    fn from(Grid { step, low, high }: Grid) -> Levels {
+        Levels { step, low, high }
+    }
+}
+
 fn checked(bits: u8) -> u8 {
     assert!((1..=8).contains(&bits), "{bits} bits");
     bits
@@ -175,6 +183,20 @@ mod tests {
         }
         assert_eq!(grid.round(-0.2).to_bits(), 0);
         assert!(grid.round(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn codes_are_levels() {
+        let odd = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
+        let values: Vec<f32> = (-700..700).map(|i| i as f32 / 128.0).chain(odd).collect();
+        for grid in [Grid::affine(-1.0, 3.0), Grid::affine_bits(0.5, 2.0, 4), Grid::signed_bits(-1.0, 1.0, 8)]
+        {
+            let levels = Levels::from(grid);
+            for &v in &values {
+                assert_eq!(i16::from(levels.code(v)), grid.level(v) - grid.low, "{v}");
+                assert_eq!(levels.value(levels.code(v)), grid.value(grid.level(v)));
+            }
+        }
     }
 
     #[test]

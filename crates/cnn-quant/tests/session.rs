@@ -1,7 +1,9 @@
 //! The packed layers in a session: the same values as the reference executor, alone and with what follows them fused.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use cnn_core::layers::{Activation, Add, BatchNorm, Conv2d, ConvOptions, Flatten, Linear, MaxPool2d, Window};
+use cnn_core::layers::{
+    Activation, Add, BatchNorm, Concat, Conv2d, ConvOptions, Flatten, Linear, MaxPool2d, Window,
+};
 use cnn_core::ops::activation::ActivationFn;
 use cnn_core::session::{Session, SessionOptions};
 use cnn_core::tensor::tensor;
@@ -255,4 +257,45 @@ fn the_bits_are_the_same_everywhere() {
     }
     let bytes: Vec<u8> = expected.iter().flat_map(|v| v.to_le_bytes()).collect();
     assert_eq!(crc32fast::hash(&bytes), 1_976_851_814, "{expected}");
+}
+
+/// Bytes between layers: through pooling and concatenations (at whole floats, and not), values with readers that want different grids, one
+/// that a shortcut reads too, one inside two concatenations.
+#[test]
+fn bytes_between_layers_change_nothing() {
+    let layer = |w: &[usize], options: ConvOptions, input: Grid| {
+        let (w, b) = (numbers(w).mapv(|v| 0.3 * v), numbers(&w[..1]));
+        let weights =
+            Int8Weights::new(&w, Some(&b), &Int8Range::new(&w, WeightGrid::Symmetric, input)).unwrap();
+        Conv2dI8::new(weights, options).unwrap()
+    };
+    let (wide, narrow) = (Grid::affine(-1.0, 2.5), Grid::affine_bits(0.0, 1.5, 4));
+    let (same, plain) = (ConvOptions::default().pad(1), ConvOptions::default());
+    for (a, b) in [(16, 8), (15, 8), (16, 7), (13, 5)] {
+        for grids in [[wide, wide], [wide, narrow]] {
+            let mut graph = Graph::new(&[3, 17, 18]);
+            graph.push("first", layer(&[a, 3, 3, 3], same, wide)).unwrap();
+            graph.push("relu", Activation::relu()).unwrap();
+            graph.add("left", layer(&[a, a, 1, 1], plain, grids[0]), &["relu"]).unwrap();
+            graph.add("right", layer(&[b, a, 3, 3], same, grids[1]), &["relu"]).unwrap();
+            graph.push("right.relu", Activation::relu()).unwrap();
+            graph.add("joined", Concat, &["left", "right.relu"]).unwrap();
+            let window = Window { kernel: [3, 3], stride: [2, 2], pad: [1; 4], ceil_mode: false };
+            graph.push("pool", MaxPool2d { window }).unwrap();
+            graph.push("deep", layer(&[a + b, 1, 3, 3], same.groups(a + b), narrow)).unwrap();
+            graph.push("leaky", Activation { function: ActivationFn::LeakyRelu(0.25) }).unwrap();
+            graph.push("point", layer(&[a + b, a + b, 1, 1], plain.stride(2), wide)).unwrap();
+            graph.push("next", layer(&[a, a + b, 3, 3], same, wide)).unwrap();
+            graph.add("again", Concat, &["next", "point"]).unwrap();
+            graph.push("inner", layer(&[2 * a + b, 2 * a + b, 1, 1], plain, wide)).unwrap();
+            graph.add("sum", Add, &["inner", "again"]).unwrap();
+            graph.add("all", Concat, &["again", "sum"]).unwrap();
+            graph.push("last", layer(&[8, 4 * a + 2 * b, 1, 1], plain, wide)).unwrap();
+            let x = numbers(&[2, 3, 17, 18]);
+            let expected = graph.infer(&x).unwrap();
+            for threads in [1, 2] {
+                assert_eq!(run(&graph, &x, threads), expected, "{a} and {b}, {grids:?}, {threads} threads");
+            }
+        }
+    }
 }

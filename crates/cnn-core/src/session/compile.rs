@@ -2,12 +2,14 @@
 
 use super::SessionOptions;
 use super::arena;
+use super::codes::{Dequantize, Quantize};
+use super::demand;
 use super::gather::Gather;
 use super::groups::{Group, groups};
 use super::infer::Infer;
 use super::kernel::{Kernel, Part, Place, cover};
 use super::layout::Convert;
-use super::lowering::{Edge, Layout, Lowered, Lowering, Shared, channels_are_rows};
+use super::lowering::{Edge, Layout, Levels, Lowered, Lowering, Shared, channels_are_rows};
 use super::plan::{Plan, Step};
 use super::tune::{self, Decisions};
 use crate::graph::Graph;
@@ -23,6 +25,8 @@ struct Value {
     offset: usize,
     pitch: usize,
     layout: Layout,
+    /// Of codes.
+    levels: Option<Levels>,
     shape: Vec<usize>,
 }
 
@@ -33,8 +37,14 @@ impl Value {
 
     /// Floats from the first to the end of the last.
     fn span(&self) -> usize {
-        let (pixels, channels) = Edge::rows(&self.shape, self.layout);
+        let (pixels, channels) = self.rows();
         self.offset + pixels.saturating_sub(1) * self.pitch + channels
+    }
+
+    /// Rows and their floats.
+    fn rows(&self) -> (usize, usize) {
+        let (pixels, channels) = Edge::rows(&self.shape, self.layout);
+        (pixels, floats(channels, self.layout))
     }
 }
 
@@ -62,6 +72,7 @@ pub(super) fn compile(
 ) -> Result<Plan> {
     let shapes = graph.shapes_for(shape)?;
     let groups = groups(graph, &shapes);
+    let levels = demand::levels(graph, &groups, &shapes, isa);
     let mut compiler = Compiler {
         isa,
         options,
@@ -71,6 +82,7 @@ pub(super) fn compile(
         values: vec![None; shapes.len()],
         slots: vec![None; shapes.len()],
         converted: Vec::new(),
+        levels,
         shapes,
     };
     compiler.values[0] = Some(gapless(0, &compiler.shapes[0], Layout::Planar));
@@ -94,6 +106,8 @@ struct Compiler<'a> {
     values: Vec<Option<Value>>,
     /// Values that are to be written into a place of a concatenation's memory.
     slots: Vec<Option<Value>>,
+    /// What all readers of a value put it on.
+    levels: Vec<Option<Levels>>,
     /// Nodes whose value is at hand in a second layout.
     converted: Vec<(usize, Value)>,
 }
@@ -120,15 +134,22 @@ impl Compiler<'_> {
             let shape = self.shapes[group.head].clone();
             let whole = slots[group.head].clone().unwrap_or_else(|| {
                 storages += 1;
-                gapless(storages - 1, &shape, for_rank(&shape, Layout::ChannelsLast))
+                match self.levels[group.last] {
+                    Some(levels) => codes(storages - 1, &shape, levels),
+                    None => gapless(storages - 1, &shape, for_rank(&shape, Layout::ChannelsLast)),
+                }
             });
             let mut first = 0;
             for &input in &graph.nodes()[group.head].inputs {
                 let shape = self.shapes[input].clone();
-                let slot = Value { offset: whole.offset + first, shape, ..whole.clone() };
+                let slot =
+                    Value { offset: whole.offset + floats(first, whole.layout), shape, ..whole.clone() };
                 first += self.shapes[input][1];
                 let concat = graph.nodes()[input].layer().is::<Concat>();
-                if slots[input].is_none() && (written_by_step(input) || concat) && input != graph.output() {
+                // as codes only what all its readers want so
+                let fits = whole.levels.is_none() || whole.levels == self.levels[input];
+                let written = written_by_step(input) || concat;
+                if slots[input].is_none() && written && fits && input != graph.output() {
                     slots[input] = Some(slot);
                 }
             }
@@ -152,6 +173,20 @@ impl Compiler<'_> {
         }
         if let Some((_, known)) = self.converted.iter().find(|(n, v)| *n == node && v.layout == wanted) {
             return Ok(known.clone());
+        }
+        if let (Some(levels), true) = (value.levels, wanted != Layout::Codes) {
+            let floats = self.fresh(&value.shape, Layout::ChannelsLast);
+            let kernel = Dequantize::new(&value.shape, levels);
+            self.push(name, "layout", Box::new(kernel), vec![value], floats.clone(), 0)?;
+            self.converted.push((node, floats.clone()));
+            if wanted == Layout::ChannelsLast {
+                return Ok(floats);
+            }
+            let output = self.fresh(&floats.shape, wanted);
+            let kernel = Convert::new(&output.shape, wanted);
+            self.push(name, "layout", Box::new(kernel), vec![floats], output.clone(), 0)?;
+            self.converted.push((node, output.clone()));
+            return Ok(output);
         }
         let output = self.fresh(&value.shape, wanted);
         let kernel = Convert::new(&value.shape, wanted);
@@ -240,14 +275,20 @@ impl Compiler<'_> {
             let width = self.shapes[input][1];
             let value = self.value(input)?;
             let there = (value.storage, value.offset, value.layout)
-                == (whole.storage, whole.offset + first, whole.layout);
+                == (whole.storage, whole.offset + floats(first, whole.layout), whole.layout);
             if !there {
                 let shape = self.shapes[input].clone();
-                let slot = Value { offset: whole.offset + first, shape: shape.clone(), ..whole.clone() };
+                let offset = whole.offset + floats(first, whole.layout);
+                let slot = Value { offset, shape: shape.clone(), ..whole.clone() };
                 let value = self.in_layout(input, &node.name, Layout::ChannelsLast)?;
-                let identity: Vec<_> = (0..width).map(Some).collect();
-                let kernel = Gather::new(self.isa, &shape, &identity, &[width]);
-                self.push(&node.name, "concat", Box::new(kernel), vec![value], slot, 0)?;
+                let kernel: Box<dyn Kernel> = match whole.levels {
+                    Some(levels) => Box::new(Quantize::new(&shape, levels)),
+                    None => {
+                        let identity: Vec<_> = (0..width).map(Some).collect();
+                        Box::new(Gather::new(self.isa, &shape, &identity, &[width]))
+                    }
+                };
+                self.push(&node.name, "concat", kernel, vec![value], slot, 0)?;
             }
             first += width;
         }
@@ -266,6 +307,7 @@ impl Compiler<'_> {
             inputs: &edges,
             output: &output_shape,
             epilogue: &group.epilogue,
+            levels: self.levels[group.last],
             isa: self.isa,
             exact: self.options.exact,
             choice: None,
@@ -289,7 +331,7 @@ impl Compiler<'_> {
         let mut layouts = lowered.inputs.clone();
         if let Some(residual) = group.residual {
             sources.push(residual);
-            layouts.push(lowered.output);
+            layouts.push(if lowered.output == Layout::Codes { Layout::ChannelsLast } else { lowered.output });
         }
         let mut inputs = Vec::with_capacity(sources.len());
         for (&source, &layout) in sources.iter().zip(&layouts) {
@@ -302,8 +344,20 @@ impl Compiler<'_> {
         } else {
             let direct = self.fresh(&output_shape, layout);
             self.push(&node.name, node.layer().kind(), lowered.kernel, inputs, direct.clone(), flops)?;
-            let kernel = Convert::new(&output_shape, output.layout);
-            self.push(&node.name, "layout", Box::new(kernel), vec![direct], output.clone(), 0)?;
+            let direct = match (layout, output.levels) {
+                (Layout::Planar, Some(_)) => {
+                    let turned = self.fresh(&output_shape, Layout::ChannelsLast);
+                    let kernel = Convert::new(&output_shape, Layout::ChannelsLast);
+                    self.push(&node.name, "layout", Box::new(kernel), vec![direct], turned.clone(), 0)?;
+                    turned
+                }
+                _ => direct,
+            };
+            let kernel: Box<dyn Kernel> = match output.levels {
+                Some(levels) => Box::new(Quantize::new(&output_shape, levels)),
+                None => Box::new(Convert::new(&output_shape, output.layout)),
+            };
+            self.push(&node.name, "layout", kernel, vec![direct], output.clone(), 0)?;
         }
         self.values[group.last] = Some(output);
         Ok(())
@@ -314,7 +368,13 @@ impl Compiler<'_> {
         let layout = for_rank(shape, layout);
         match self.slots[node].clone() {
             Some(slot) => relabelled(&slot, layout).unwrap_or(slot),
-            None => self.fresh(shape, layout),
+            None => match (layout, self.levels[node]) {
+                (Layout::Codes, Some(levels)) => {
+                    self.storages += 1;
+                    codes(self.storages - 1, shape, levels)
+                }
+                _ => self.fresh(shape, layout),
+            },
         }
     }
 
@@ -333,10 +393,11 @@ impl Compiler<'_> {
         (sizes[0], lives[0]) = (0, (usize::MAX, 0));
         let (offsets, floats) = arena::place(&sizes, &lives);
         let place = |value: &Value| {
-            let (pixels, channels) = Edge::rows(&value.shape, value.layout);
+            let (pixels, channels) = value.rows();
             let external = value.storage == 0;
             Place {
                 external,
+                codes: if value.levels.is_some() { value.shape[1] } else { 0 },
                 offset: offsets[value.storage] + value.offset,
                 pixels,
                 channels,
@@ -363,13 +424,16 @@ impl Compiler<'_> {
     }
 }
 
-/// Only rank 4 has two layouts.
+/// Only rank 4 has several layouts.
 fn for_rank(shape: &[usize], layout: Layout) -> Layout {
     if shape.len() == 4 { layout } else { Layout::Planar }
 }
 
 /// The same places under the name of another layout, if they are the same.
 fn relabelled(value: &Value, layout: Layout) -> Option<Value> {
+    if value.layout == Layout::Codes || layout == Layout::Codes {
+        return (value.layout == layout).then(|| value.clone());
+    }
     let gapless = value.pitch == Edge::rows(&value.shape, value.layout).1;
     let same = value.layout == layout
         || (Edge::is_either(&value.shape) && (gapless || value.shape[2..].iter().product::<usize>() == 1));
@@ -383,7 +447,18 @@ fn relabelled(value: &Value, layout: Layout) -> Option<Value> {
 /// A value alone in a storage.
 fn gapless(storage: usize, shape: &[usize], layout: Layout) -> Value {
     let (_, pitch) = Edge::rows(shape, layout);
-    Value { storage, offset: 0, pitch, layout, shape: shape.to_vec() }
+    Value { storage, offset: 0, pitch, layout, levels: None, shape: shape.to_vec() }
+}
+
+/// Codes alone in a storage.
+fn codes(storage: usize, shape: &[usize], levels: Levels) -> Value {
+    let (layout, levels) = (Layout::Codes, Some(levels));
+    Value { storage, offset: 0, pitch: floats(shape[1], layout), layout, levels, shape: shape.to_vec() }
+}
+
+/// Floats that so many channels take.
+fn floats(channels: usize, layout: Layout) -> usize {
+    if layout == Layout::Codes { channels.div_ceil(4) } else { channels }
 }
 
 /// True if a group is but another name for values at hand.

@@ -52,8 +52,11 @@ pub(crate) struct Place {
     pub external: bool,
     pub offset: usize,
     pub pixels: usize,
+    /// Floats of a pixel.
     pub channels: usize,
     pub pitch: usize,
+    /// Bytes of a pixel, where values are codes.
+    pub codes: usize,
 }
 
 /// The inputs of a kernel.
@@ -88,6 +91,7 @@ impl<'a> Inputs<'a> {
             pixels: place.pixels,
             channels: place.channels,
             pitch: place.pitch,
+            codes: place.codes,
             lent: PhantomData,
         }
     }
@@ -103,6 +107,8 @@ pub struct View<'a> {
     pub channels: usize,
     /// Floats from a row to the next.
     pub pitch: usize,
+    /// Bytes in a row, of values that are codes; else 0.
+    pub codes: usize,
     lent: PhantomData<&'a [f32]>,
 }
 
@@ -118,6 +124,31 @@ impl<'a> View<'a> {
         unsafe { std::slice::from_raw_parts(self.start.add(p * self.pitch), self.channels) }
     }
 
+    /// The codes of a pixel, filled up to whole floats by bytes that mean nothing.
+    ///
+    /// # Panics
+    /// If there is no such pixel.
+    #[inline(always)]
+    pub fn codes(&self, p: usize) -> &'a [u8] {
+        bytemuck::cast_slice(self.pixel(p))
+    }
+
+    /// The codes of some pixels, if nothing lies between them.
+    ///
+    /// # Panics
+    /// If a pixel is not there.
+    pub fn run_of_codes(&self, pixels: Range<usize>) -> Option<&'a [u8]> {
+        assert!(
+            pixels.start <= pixels.end && pixels.end <= self.pixels,
+            "pixels {pixels:?} of {}",
+            self.pixels
+        );
+        let floats = pixels.len() * self.channels;
+        // SAFETY: rows without gaps are one slice; nobody writes an input while a kernel that reads it runs.
+        let run = || unsafe { std::slice::from_raw_parts(self.start.add(pixels.start * self.pitch), floats) };
+        (self.pitch == self.channels).then(|| bytemuck::cast_slice(run()))
+    }
+
     /// The first float, for kernels that walk over pixels themselves. Valid for the rows only: what lies between the end of a row
     /// and the next may be written by another thread.
     pub fn as_ptr(&self) -> *const f32 {
@@ -129,6 +160,7 @@ impl<'a> View<'a> {
 pub struct Target<'a> {
     pub(crate) start: *mut f32,
     pub(crate) pitch: usize,
+    pub(crate) codes: bool,
     pub(crate) part: &'a Part,
 }
 
@@ -141,16 +173,36 @@ impl<'a> Target<'a> {
     /// The part's channels of one of its pixels (`p` counts over the whole output).
     ///
     /// # Panics
-    /// If the pixel is not in the part.
+    /// If the pixel is not in the part, or the output is codes.
     #[inline(always)]
     pub fn pixel(&mut self, p: usize) -> &mut [f32] {
-        assert!(self.part.pixels.contains(&p), "pixel {p} is not in {:?}", self.part.pixels);
+        assert!(self.part.pixels.contains(&p) && !self.codes, "pixel {p} is not in {:?}", self.part.pixels);
         let channels = &self.part.channels;
         // SAFETY: the session checked that parts are disjoint and inside the output, and runs each part once at a time.
         unsafe {
             let row = self.start.add(p * self.pitch + channels.start);
             std::slice::from_raw_parts_mut(row, channels.len())
         }
+    }
+
+    /// The part's channels of one of its pixels, of an output that is codes.
+    ///
+    /// # Panics
+    /// If the pixel is not in the part, or the output is floats.
+    #[inline(always)]
+    pub fn codes(&mut self, p: usize) -> &mut [u8] {
+        assert!(self.part.pixels.contains(&p) && self.codes, "pixel {p} is not in {:?}", self.part.pixels);
+        let channels = &self.part.channels;
+        // SAFETY: as in `pixel`; a row of floats has at least as many bytes as channels.
+        unsafe {
+            let row = self.start.add(p * self.pitch).cast::<u8>().add(channels.start);
+            std::slice::from_raw_parts_mut(row, channels.len())
+        }
+    }
+
+    /// True if the output is codes, a byte each.
+    pub fn is_codes(&self) -> bool {
+        self.codes
     }
 
     /// First float of channel 0 of pixel 0 of the whole output; only the part may be written.

@@ -14,7 +14,8 @@ const PART: usize = 1 << 15;
 pub(super) struct Convert {
     isa: Isa,
     nchw: [usize; 4],
-    to: Layout,
+    /// From channels-last; else to it.
+    planar: bool,
 }
 
 impl Convert {
@@ -23,23 +24,23 @@ impl Convert {
             [n, c, h, w] => [n, c, h, w],
             _ => [shape[0], shape[1..].iter().product(), 1, 1],
         };
-        Convert { isa: Isa::active(), nchw, to }
+        Convert { isa: Isa::active(), nchw, planar: to == Layout::Planar }
     }
 }
 
 impl Kernel for Convert {
     fn algorithm(&self) -> &'static str {
-        match self.to {
-            Layout::Planar => "to planar",
-            Layout::ChannelsLast => "to channels-last",
+        match self.planar {
+            true => "to planar",
+            false => "to channels-last",
         }
     }
 
     fn parts(&self) -> Vec<Part> {
         let [n, c, h, w] = self.nchw;
-        match self.to {
-            Layout::ChannelsLast => parts_by_pixels(n * h * w, c, (PART / c).max(1)),
-            Layout::Planar => {
+        match self.planar {
+            false => parts_by_pixels(n * h * w, c, (PART / c).max(1)),
+            true => {
                 // a part is whole planes of one image
                 let planes = (PART / (h * w)).clamp(1, c);
                 let pieces = c.div_ceil(planes);
@@ -57,8 +58,8 @@ impl Kernel for Convert {
     fn run(&self, inputs: Inputs<'_>, out: Target<'_>, _scratch: &mut [f32]) -> Result<()> {
         let [_, c, h, w] = self.nchw;
         let (x, part, plane) = (inputs.get(0), out.part(), h * w);
-        match self.to {
-            Layout::ChannelsLast => {
+        match self.planar {
+            false => {
                 let mut p = part.pixels.start;
                 while p < part.pixels.end {
                     let (image, inside) = (p / plane, p % plane);
@@ -74,7 +75,7 @@ impl Kernel for Convert {
                     p += count;
                 }
             }
-            Layout::Planar => {
+            true => {
                 let (image, first) = (part.pixels.start, part.channels.start / plane);
                 self.isa.run(Transpose2d {
                     src: x.as_ptr().wrapping_add(image * plane * x.pitch + first),

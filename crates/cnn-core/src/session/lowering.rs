@@ -17,6 +17,38 @@ pub enum Layout {
     Planar,
     /// `[n, h, w, c]`, with a pitch from pixel to pixel of at least `c`. Only for rank 4.
     ChannelsLast,
+    /// `[n, h, w, c]`, a byte each: how far a value lies above the lowest of the [`Levels`] that all readers put it on. Pixels begin at
+    /// whole floats, which pitches count. Only for rank 4.
+    Codes,
+}
+
+/// A grid of at most 256 points `step * level`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Levels {
+    /// The distance of two points, above 0.
+    pub step: f32,
+    /// Lowest level.
+    pub low: i16,
+    /// Highest level, at most `low + 255`.
+    pub high: i16,
+}
+
+impl Levels {
+    /// The byte of the level nearest to a value, halves to even; NaN is level 0.
+    #[inline(always)]
+    pub fn code(&self, value: f32) -> u8 {
+        // adding and taking away 1.5 * 2^23 rounds to even
+        const MAGIC: f32 = 12_582_912.0;
+        let value = if value.is_nan() { 0.0 } else { value };
+        let level = (value / self.step).clamp(f32::from(self.low), f32::from(self.high)) + MAGIC;
+        level.to_bits().wrapping_sub((f32::from(self.low) + MAGIC).to_bits()) as u8
+    }
+
+    /// The value of a byte.
+    #[inline(always)]
+    pub fn value(&self, code: u8) -> f32 {
+        self.step * (f32::from(code) + f32::from(self.low))
+    }
 }
 
 /// An input as it is at hand.
@@ -45,7 +77,7 @@ impl Edge {
     /// Rows and their length, see [`Part`].
     pub(crate) fn rows(shape: &[usize], layout: Layout) -> (usize, usize) {
         match (shape, layout) {
-            (&[n, c, h, w], Layout::ChannelsLast) => (n * h * w, c),
+            (&[n, c, h, w], Layout::ChannelsLast | Layout::Codes) => (n * h * w, c),
             (&[n, ..], _) => (n, shape[1..].iter().product()),
             (&[], _) => (0, 0),
         }
@@ -126,6 +158,8 @@ pub struct Lowering<'a> {
     pub output: &'a [usize],
     /// What the kernel must do with its results before it stores them.
     pub epilogue: &'a Epilogue,
+    /// What all readers round the results to: a kernel may answer [`Layout::Codes`], and store bytes.
+    pub levels: Option<Levels>,
     /// The instruction set.
     pub isa: Isa,
     /// True if rounding must stay near that of the reference: no Winograd.

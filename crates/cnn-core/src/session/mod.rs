@@ -19,7 +19,9 @@
 
 mod arena;
 mod choices;
+mod codes;
 mod compile;
+mod demand;
 pub(crate) mod elementwise;
 mod floats;
 mod gather;
@@ -37,7 +39,7 @@ mod tune;
 pub use choices::Choices;
 pub use floats::Floats;
 pub use kernel::{Inputs, Kernel, Part, Target, View, parts_by_pixels};
-pub use lowering::{Edge, Epilogue, Layout, Lowered, Lowering, Shared};
+pub use lowering::{Edge, Epilogue, Layout, Levels, Lowered, Lowering, Shared};
 pub use profile::{Profile, ProfileRow};
 
 use crate::graph::Graph;

@@ -60,7 +60,8 @@ impl Step {
     ) -> Result<()> {
         let inputs =
             Inputs { places: inputs, arena: memory.arena, external: memory.images, lent: PhantomData };
-        let out = Target { start: memory.arena.wrapping_add(output.offset), pitch: output.pitch, part };
+        let start = memory.arena.wrapping_add(output.offset);
+        let out = Target { start, pitch: output.pitch, codes: output.codes > 0, part };
         // SAFETY: each worker has `scratch_each` floats of its own.
         let scratch = unsafe {
             let start = memory.scratch.add(worker * memory.scratch_each);

@@ -118,7 +118,9 @@ fn time(kernel: &dyn Kernel, lowered: &Lowered, at: &Lowering<'_>, between: &[f3
         let (pixels, channels) = Edge::rows(shape, if shape.len() == 4 { layout } else { Layout::Planar });
         let offset = floats;
         floats = (floats + pixels * channels).next_multiple_of(16);
-        Place { external: false, offset, pixels, channels, pitch: channels }
+        let codes = if layout == Layout::Codes { channels } else { 0 };
+        let channels = if codes > 0 { codes.div_ceil(4) } else { channels };
+        Place { external: false, offset, pixels, channels, pitch: channels, codes }
     };
     let mut inputs: Vec<Place> =
         at.inputs.iter().zip(&lowered.inputs).map(|(e, &layout)| place(&e.shape, layout)).collect();

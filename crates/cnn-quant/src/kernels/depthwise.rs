@@ -6,7 +6,7 @@ use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use cnn_core::Result;
 use cnn_core::ops::conv::ConvGeometry;
-use cnn_core::session::{Epilogue, Inputs, Kernel, Lowered, Lowering, Part, Target};
+use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Levels, Lowered, Lowering, Part, Target};
 use cnn_core::simd::{Isa, Simd, SimdOp};
 use std::sync::Arc;
 
@@ -32,24 +32,32 @@ struct Depthwise {
     /// An activation that is more than bounds.
     activation: Epilogue,
     band: Band,
+    /// The grid of the output, if it is to be bytes.
+    levels: Option<Levels>,
     parts: Vec<Part>,
 }
 
-/// The kernel, if each channel is alone and no sum can leave 24 bits, whatever the input.
+/// The bias of each channel.
+fn bias(weights: &Int8Weights) -> Vec<i64> {
+    let channels = weights.grids().len();
+    weights.bias().map_or(vec![0; channels], |bias| bias.iter().map(|&b| i64::from(b)).collect())
+}
+
+/// True if no sum of a channel's products can leave 24 bits, whatever the input.
+pub fn suits(weights: &Int8Weights) -> bool {
+    let bias = bias(weights);
+    let taps = weights.levels().len() / bias.len().max(1);
+    let most =
+        |(row, bias): (&[i16], &i64)| 255 * row.iter().map(|w| i64::from(w.abs())).sum::<i64>() + bias.abs();
+    weights.levels().chunks(taps.max(1)).zip(&bias).map(most).all(|most| most < 1 << 24)
+}
+
+/// The kernel, if each channel is alone and [`suits`].
 pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Option<Lowered> {
-    if g.groups != g.c || g.m != g.c {
+    if g.groups != g.c || g.m != g.c || !suits(weights) {
         return None;
     }
     let (rows, width, taps) = (g.out_h(), g.out_w(), g.kernel[0] * g.kernel[1]);
-    let bias: Vec<i64> = match weights.bias() {
-        Some(bias) => bias.iter().map(|&b| i64::from(b)).collect(),
-        None => vec![0; g.c],
-    };
-    let most =
-        |(row, bias): (&[i16], &i64)| 255 * row.iter().map(|w| i64::from(w.abs())).sum::<i64>() + bias.abs();
-    if weights.levels().chunks(taps).zip(&bias).map(most).any(|most| most >= 1 << 24) {
-        return None;
-    }
     let pieces = (rows * width * g.c / PART).clamp(1, rows);
     let parts = (0..g.n * pieces).map(|i| {
         let rows_of = piece(rows, pieces, i % pieces);
@@ -61,12 +69,14 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         (0..taps * g.c).map(|i| f32::from(levels[i % g.c * taps + i / g.c])).collect()
     };
     let (bounds, activation) = bounds(at.epilogue.activation);
-    Some(Lowered::channels_last(Depthwise {
+    let levels = at.levels.filter(|_| activation.is_empty());
+    let reads = at.inputs.first().map_or(Layout::ChannelsLast, |e| e.layout);
+    let kernel = Depthwise {
         g: *g,
         isa: at.isa,
         input: weights.input(),
         weights: at.shared("int8 depthwise", turned),
-        bias: bias.into_iter().map(|b| b as f32).collect(),
+        bias: bias(weights).into_iter().map(|b| b as f32).collect(),
         steps: weights.grids().iter().map(|w| weights.input().step * w.step).collect(),
         scale: at.epilogue.scale.clone(),
         shift: at.epilogue.shift.clone(),
@@ -74,8 +84,22 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         residual: at.epilogue.residual,
         activation,
         band: Band::of(g, g.c, rows.div_ceil(pieces))?,
+        levels,
         parts: parts.collect(),
-    }))
+    };
+    Some(Lowered {
+        kernel: Box::new(kernel),
+        inputs: vec![if reads == Layout::Codes { reads } else { Layout::ChannelsLast }],
+        output: if levels.is_some() { Layout::Codes } else { Layout::ChannelsLast },
+        alternatives: Vec::new(),
+    })
+}
+
+impl Depthwise {
+    /// Values of a row of output pixels.
+    fn row(&self) -> usize {
+        self.g.out_w() * self.g.c
+    }
 }
 
 impl Kernel for Depthwise {
@@ -88,30 +112,39 @@ impl Kernel for Depthwise {
     }
 
     fn scratch(&self) -> usize {
-        self.band.len()
+        self.band.len() + if self.levels.is_some() { self.row() } else { 0 }
     }
 
     fn weight_bytes(&self) -> usize {
         (self.weights.len() + self.bias.len() + self.steps.len()) * 4
     }
 
-    fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, rows: &mut [f32]) -> Result<()> {
+    fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
         let (g, part) = (&self.g, out.part().clone());
         let (plane, width) = (g.out_h() * g.out_w(), g.out_w());
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
         let (x, residual) = (inputs.get(0), self.residual.then(|| inputs.get(1)));
-        self.band.fill(g, part.pixels.start / plane, &lines, rows, 0.0, |pixels, to| {
-            quantize::float_levels(self.isa, self.input, x, pixels, to);
+        let (rows, row) = scratch.split_at_mut(self.band.len());
+        self.band.fill(g, part.pixels.start / plane, &lines, rows, 0.0, |pixels, to| match x.codes {
+            0 => quantize::float_levels(self.isa, self.input, x, pixels, to),
+            _ => quantize::levels_of_codes(self.isa, self.input.low, x, pixels, to),
         });
+        assert!(self.levels.is_some() == out.is_codes());
         for (i, start) in part.pixels.clone().step_by(width).enumerate() {
             let from = i * g.stride[0] * self.band.width * g.c;
             let residual = residual.map(|r| {
                 assert!(start + width <= r.pixels && g.c <= r.channels);
                 (r.as_ptr().wrapping_add(start * r.pitch), r.pitch)
             });
-            let y = out.as_ptr().wrapping_add(start * out.pitch());
-            self.isa.run(Line { of: self, rows: &rows[from..], y, pitch: out.pitch(), residual });
+            let (y, pitch) = match self.levels {
+                Some(_) => (row.as_mut_ptr(), g.c),
+                None => (out.as_ptr().wrapping_add(start * out.pitch()), out.pitch()),
+            };
+            self.isa.run(Line { of: self, rows: &rows[from..], y, pitch, residual });
+            if let Some(levels) = self.levels {
+                quantize::row_to_codes(self.isa, levels, &row[..self.row()], start..start + width, &mut out);
+            }
         }
         if !self.activation.is_empty() {
             let pixels = part.pixels.clone();

@@ -3,14 +3,14 @@
 //! A code is a level less the lowest one, `u = q - low`, so `sum q w = sum u w + low sum w`: the second part is known beforehand.
 
 use super::lowered::{Band, bounds, piece};
-use super::quads::{self, Destination, Filters, QUAD, Rows, TILE};
+use super::quads::{self, Destination, Filters, QUAD, Results, Rows, TILE};
 use super::quantize;
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
 use cnn_core::ops::conv::ConvGeometry;
-use cnn_core::session::{Epilogue, Inputs, Kernel, Lowered, Lowering, Part, Target};
+use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Levels, Lowered, Lowering, Part, Target};
 use cnn_core::simd::Isa;
 use std::ops::Range;
 
@@ -38,20 +38,26 @@ struct Dot {
     activation: Epilogue,
     /// `None` where windows are pixels of the input.
     band: Option<Band>,
+    /// The grid of the output, if it is to be bytes.
+    levels: Option<Levels>,
     parts: Vec<Part>,
+}
+
+/// True if this kernel takes the layer: one group, weights of a byte, and padding and all codes bytes.
+pub fn suits(groups: usize, weights: &Int8Weights, isa: Isa) -> bool {
+    let bytes = weights.levels().iter().all(|l| i8::try_from(*l).is_ok());
+    let input = weights.input();
+    let codes = input.low <= 0 && input.high >= 0 && input.high - input.low < 256;
+    groups == 1 && bytes && codes && quads::available(isa)
 }
 
 /// The kernel of a convolution in one group, if the processor has the instructions and the sums fit 32 bits whatever the input.
 pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Option<Lowered> {
     let terms = g.c * g.kernel[0] * g.kernel[1];
-    let bytes = weights.levels().iter().all(|l| i8::try_from(*l).is_ok());
-    let input = weights.input();
-    // padding is level 0, and all codes are bytes
-    let codes = input.low <= 0 && input.high >= 0 && input.high - input.low < 256;
-    if g.groups != 1 || !bytes || !codes || !quads::available(at.isa) {
+    if !suits(g.groups, weights, at.isa) {
         return None;
     }
-    let lowest = i64::from(input.low);
+    let lowest = i64::from(weights.input().low);
     let rows = weights.levels().chunks_exact(terms).enumerate();
     let added = rows.map(|(m, row)| {
         let bias = weights.bias().map_or(0, |b| i64::from(b[m]));
@@ -108,7 +114,9 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         let row = i * g.dilation[0] * width;
         (0..g.kernel[1] / run_taps).map(move |j| (row + j * g.dilation[1]) * pitch)
     });
-    Some(Lowered::channels_last(Dot {
+    let levels = at.levels.filter(|_| activation.is_empty());
+    let reads = at.inputs.first().map_or(Layout::ChannelsLast, |e| e.layout);
+    let kernel = Dot {
         g: *g,
         input: weights.input(),
         pitch,
@@ -127,8 +135,15 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         residual: at.epilogue.residual,
         activation,
         band,
+        levels,
         parts,
-    }))
+    };
+    Some(Lowered {
+        kernel: Box::new(kernel),
+        inputs: vec![if reads == Layout::Codes { reads } else { Layout::ChannelsLast }],
+        output: if levels.is_some() { Layout::Codes } else { Layout::ChannelsLast },
+        alternatives: Vec::new(),
+    })
 }
 
 /// Filters `m x c x kh x kw` to `[tile][quad][filter][4]`, terms `kh x kw x c`, channels filled up with zeros.
@@ -165,8 +180,11 @@ impl Dot {
         let residual = self.residual.then(|| inputs.get(1));
         assert!(residual.is_none_or(|r| pixels.end <= r.pixels && channels.end <= r.channels));
         assert!(out.part().pixels.start <= pixels.start && pixels.end <= out.part().pixels.end);
-        let pitch = out.pitch();
-        let y = out.as_ptr().wrapping_add(pixels.start * pitch + channels.start);
+        let (pitch, y) = match self.levels {
+            Some(levels) => (4 * out.pitch(), Results::Codes(out.as_ptr().cast(), levels)),
+            None => (out.pitch(), Results::Floats(out.as_ptr())),
+        };
+        let y = y.after(pixels.start * pitch + channels.start);
         let (residual, residual_pitch) = match residual {
             Some(r) => (r.as_ptr().wrapping_add(pixels.start * r.pitch + channels.start), r.pitch),
             None => (std::ptr::null(), 0),
@@ -200,11 +218,28 @@ impl Kernel for Dot {
         let codes: &mut [u8] = cast_slice_mut(scratch);
         let zero = -self.input.low as u8;
         let quantize = |pixels: Range<usize>, to: &mut [u8]| {
-            quantize::codes(self.isa, self.input, x, pixels, to, self.pitch);
+            if x.codes == 0 {
+                quantize::codes(self.isa, self.input, x, pixels, to, self.pitch);
+            } else if let Some(run) = x.run_of_codes(pixels.clone()) {
+                to.copy_from_slice(run);
+            } else {
+                pixels
+                    .zip(to.chunks_exact_mut(self.pitch))
+                    .for_each(|(p, to)| to.copy_from_slice(x.codes(p)));
+            }
         };
+        assert!(self.levels.is_some() == out.is_codes() && (x.codes == 0 || 4 * x.channels == self.pitch));
         match &self.band {
             None => {
-                quantize(part.pixels.clone(), codes);
+                let at_hand = if x.codes > 0 { x.run_of_codes(part.pixels.clone()) } else { None };
+                let codes = match at_hand {
+                    Some(run) => run,
+                    None => {
+                        let codes = &mut codes[..part.pixels.len() * self.pitch];
+                        quantize(part.pixels.clone(), codes);
+                        codes
+                    }
+                };
                 self.row(codes, 0, part.pixels.clone(), inputs, &out);
             }
             Some(band) => {

@@ -5,14 +5,15 @@
 
 use super::pairs::{self, TILE};
 use super::quantize;
-use super::{depthwise, dot};
+use super::{depthwise, dot, quads};
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
+use cnn_core::layers::ConvOptions;
 use cnn_core::ops::activation::ActivationFn;
 use cnn_core::ops::conv::ConvGeometry;
-use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Lowered, Lowering, Part, Target};
+use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Levels, Lowered, Lowering, Part, Target};
 use cnn_core::simd::Isa;
 use std::ops::Range;
 use std::sync::Arc;
@@ -181,6 +182,13 @@ pub fn linear(at: &Lowering<'_>, n: usize, weights: &Int8Weights) -> Option<Lowe
     let lowered =
         dot::lower(at, &g, weights).or_else(|| Some(Lowered::channels_last(Int8::new(at, &g, weights)?)))?;
     Some(Lowered { inputs: vec![Layout::Planar], output: Layout::Planar, ..lowered })
+}
+
+/// The grid of the input, if the kernel of a convolution reads bytes.
+pub fn reads(options: &ConvOptions, weights: &Int8Weights, isa: Isa) -> Option<Levels> {
+    let depthwise = weights.shape()[..2] == [options.groups, 1] && depthwise::suits(weights);
+    let reads = quads::available(isa) && (depthwise || dot::suits(options.groups, weights, isa));
+    reads.then(|| weights.input().into())
 }
 
 impl Int8 {

@@ -143,7 +143,7 @@ unsafe fn portable(x: Windows<'_>, filters: &Filters, [from, to]: [usize; 2], ou
                     value += *out.residual.add(p * out.residual_pitch + f - from);
                 }
                 let bounded = if value.is_nan() { value } else { value.max(filters.low).min(filters.high) };
-                *out.y.add(p * out.pitch + f - from) = bounded;
+                out.y.set(p * out.pitch + f - from, bounded);
             }
         }
     }
@@ -151,6 +151,7 @@ unsafe fn portable(x: Windows<'_>, filters: &Filters, [from, to]: [usize; 2], ou
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::quads::{Results, store_codes};
     use super::{Destination, Filters, TILE, Windows};
     use std::arch::x86_64::*;
 
@@ -167,7 +168,7 @@ mod x86 {
 
     /// # Safety
     /// As [`super::Counter::products`], which has checked the lengths.
-    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
     pub unsafe fn vpopcntdq(x: Windows<'_>, filters: &Filters, range: [usize; 2], out: Destination) {
         let mut p = 0;
         while p < x.kinds.len() {
@@ -192,7 +193,7 @@ mod x86 {
     /// # Safety
     /// As [`vpopcntdq`]; windows `p .. p + P` must be there.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
     unsafe fn block<const P: usize>(
         x: Windows<'_>,
         p: usize,
@@ -236,7 +237,10 @@ mod x86 {
                 }
                 // the value second: NaN stays NaN
                 value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                _mm512_mask_storeu_ps(out.y.add((p + i) * out.pitch), mask, value);
+                match out.y {
+                    Results::Floats(y) => _mm512_mask_storeu_ps(y.add((p + i) * out.pitch), mask, value),
+                    Results::Codes(y, levels) => store_codes(y.add((p + i) * out.pitch), mask, value, levels),
+                }
             }
         }
     }
@@ -262,6 +266,7 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::quads::Results;
     use super::*;
     use proptest::prelude::*;
 
@@ -300,7 +305,7 @@ mod tests {
                 let mut y = vec![f32::NAN; windows * filters];
                 for from in (0..filters).step_by(TILE) {
                     let out = Destination {
-                        y: y[from..].as_mut_ptr(),
+                        y: Results::Floats(y[from..].as_mut_ptr()),
                         pitch: filters,
                         residual: residual[from..].as_ptr(),
                         residual_pitch: filters,

@@ -4,6 +4,7 @@
 //! of one or two vectors of filters. In channels-last memory the pixels under a row of a filter are one run of bytes, and the runs of
 //! neighbouring pixels overlap: nothing is copied.
 
+use cnn_core::session::Levels;
 use std::sync::Arc;
 
 /// Filters of a tile: a vector of sums.
@@ -42,11 +43,41 @@ pub struct Filters {
     pub high: f32,
 }
 
+/// Memory of results.
+#[derive(Clone, Copy)]
+pub enum Results {
+    Floats(*mut f32),
+    /// Bytes on a grid.
+    Codes(*mut u8, Levels),
+}
+
+impl Results {
+    /// So many results further.
+    pub fn after(self, count: usize) -> Results {
+        match self {
+            Results::Floats(y) => Results::Floats(y.wrapping_add(count)),
+            Results::Codes(y, levels) => Results::Codes(y.wrapping_add(count), levels),
+        }
+    }
+
+    /// # Safety
+    /// The result must be the caller's to write.
+    pub unsafe fn set(self, at: usize, value: f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Results::Floats(y) => *y.add(at) = value,
+                Results::Codes(y, levels) => *y.add(at) = levels.code(value),
+            }
+        }
+    }
+}
+
 /// Where rows of results go, and what is added to them.
 #[derive(Clone, Copy)]
 pub struct Destination {
-    pub y: *mut f32,
-    /// From a row to the next.
+    pub y: Results,
+    /// From a row to the next, in results.
     pub pitch: usize,
     /// Null for nothing.
     pub residual: *const f32,
@@ -115,14 +146,18 @@ unsafe fn portable(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], ou
                 value += *out.residual.add(r * out.residual_pitch + f - from);
             }
             let bounded = if value.is_nan() { value } else { value.max(filters.low).min(filters.high) };
-            *out.y.add(r * out.pitch + f - from) = bounded;
+            out.y.set(r * out.pitch + f - from, bounded);
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
+pub use x86::store_codes;
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Destination, Filters, QUAD, Rows, TILE};
+    use super::{Destination, Filters, QUAD, Results, Rows, TILE};
+    use cnn_core::session::Levels;
     use std::arch::x86_64::*;
 
     /// Rows at a time at most: with two vectors each, as many sums as registers hold.
@@ -139,7 +174,7 @@ mod x86 {
             let blocks = rows.count.div_ceil(ROWS);
             for i in 0..blocks {
                 let (start, end) = (i * rows.count / blocks, (i + 1) * rows.count / blocks);
-                let y = out.y.wrapping_add(start * out.pitch + f - from);
+                let y = out.y.after(start * out.pitch + f - from);
                 let residual = match out.residual.is_null() {
                     true => out.residual,
                     false => out.residual.wrapping_add(start * out.residual_pitch + f - from),
@@ -177,6 +212,23 @@ mod x86 {
             }
             f += if two { 2 * TILE } else { TILE };
         }
+    }
+
+    /// [`Levels::code`] of each value.
+    ///
+    /// # Safety
+    /// The bytes of the mask must be the caller's to write.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn store_codes(to: *mut u8, mask: __mmask16, value: __m512, levels: Levels) {
+        let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(value, value);
+        let level = _mm512_maskz_div_ps(number, value, _mm512_set1_ps(levels.step));
+        let low = _mm512_set1_ps(f32::from(levels.low));
+        let level = _mm512_min_ps(_mm512_max_ps(level, low), _mm512_set1_ps(f32::from(levels.high)));
+        // rounds to even; what is taken away is a whole number
+        let code = _mm512_sub_epi32(_mm512_cvtps_epi32(level), _mm512_cvtps_epi32(low));
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask, code) };
     }
 
     struct Block<'a> {
@@ -257,7 +309,14 @@ mod x86 {
                         }
                         // the value second: NaN stays NaN
                         value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                        _mm512_mask_storeu_ps(out.y.add(r * out.pitch + v * TILE), mask, value);
+                        match out.y {
+                            Results::Floats(y) => {
+                                _mm512_mask_storeu_ps(y.add(r * out.pitch + v * TILE), mask, value)
+                            }
+                            Results::Codes(y, levels) => {
+                                store_codes(y.add(r * out.pitch + v * TILE), mask, value, levels);
+                            }
+                        }
                     }
                 }
             }
@@ -298,9 +357,17 @@ mod tests {
                 let pitch = filters - from + 2;
                 let mut y = vec![f32::NAN; (count - 1) * pitch + filters - from];
                 let residual_at = residual[from..].as_ptr();
-                let out = Destination { y: y.as_mut_ptr(), pitch, residual: residual_at, residual_pitch: filters };
+                let floats = Results::Floats(y.as_mut_ptr());
+                let out = Destination { y: floats, pitch, residual: residual_at, residual_pitch: filters };
                 // SAFETY: `y` and `residual` have been made as long.
                 unsafe { products(rows, &all, [from, filters], out) };
+                let levels = Levels { step: 7.0, low: -100, high: 110 };
+                let mut bytes = vec![255u8; y.len()];
+                let out = Destination { y: Results::Codes(bytes.as_mut_ptr(), levels), ..out };
+                // SAFETY: as above.
+                unsafe { products(rows, &all, [from, filters], out) };
+                let wanted = |y: &f32| if y.is_nan() { 255 } else { levels.code(*y) };
+                prop_assert_eq!(&bytes, &y.iter().map(wanted).collect::<Vec<u8>>());
                 for (r, f) in (0..count).flat_map(|r| (from..filters).map(move |f| (r, f))) {
                     let tile = &all.weights[f / TILE * runs * quads * TILE * QUAD..];
                     let sum: i32 = (0..runs * quads * QUAD)

@@ -4,7 +4,7 @@
 
 use super::lowered::{Band, bounds, piece};
 use super::popcount::{Counter, Filters, TILE, Windows};
-use super::quads::Destination;
+use super::quads::{Destination, Results};
 use crate::xnor_weights::XnorWeights;
 use bytemuck::cast_slice_mut;
 use cnn_core::Result;
@@ -236,7 +236,7 @@ impl Kernel for Xnor {
                     added: &self.added[self.rows.of[first + i] * of_row..][..of_row],
                 };
                 let pitch = out.pitch();
-                let y = out.as_ptr().wrapping_add(start * pitch + from);
+                let y = Results::Floats(out.as_ptr().wrapping_add(start * pitch + from));
                 let (residual, residual_pitch) = match residual {
                     Some(r) => (r.as_ptr().wrapping_add(start * r.pitch + from), r.pitch),
                     None => (std::ptr::null(), 0),

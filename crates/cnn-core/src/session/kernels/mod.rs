@@ -10,6 +10,7 @@ mod linear_rows;
 pub(crate) mod pad;
 mod panels;
 pub(crate) mod pool;
+mod pool_codes;
 pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Maxima and means of windows.
 
-use super::{load, store};
+use super::{load, pool_codes, store};
 use crate::Result;
 use crate::ops::pool::PoolGeometry;
 use crate::session::kernel::{Inputs, Kernel, Part, Target};
@@ -29,13 +29,16 @@ struct Pool {
 
 /// The inputs of an output position on an axis, and how many count for the mean.
 #[derive(Debug, Clone)]
-struct Axis {
-    range: Range<usize>,
+pub(super) struct Axis {
+    pub range: Range<usize>,
     count: f32,
 }
 
-/// The largest value of each window, NaN if there is one.
+/// The largest value of each window, NaN if there is one. Of codes, the largest code.
 pub(crate) fn lower_max(at: &Lowering<'_>, g: &PoolGeometry) -> Lowered {
+    if at.levels.is_some() && at.inputs.first().is_some_and(|e| e.layout == Layout::Codes) {
+        return pool_codes::lower(at, [g.h, g.w], windows(g, false));
+    }
     lower(at, [g.h, g.w], windows(g, false), false)
 }
 
