@@ -133,11 +133,11 @@ impl<'a> View<'a> {
         bytemuck::cast_slice(self.pixel(p))
     }
 
-    /// The codes of some pixels, if nothing lies between them.
+    /// The channels of some pixels, if nothing lies between them.
     ///
     /// # Panics
     /// If a pixel is not there.
-    pub fn run_of_codes(&self, pixels: Range<usize>) -> Option<&'a [u8]> {
+    pub fn run(&self, pixels: Range<usize>) -> Option<&'a [f32]> {
         assert!(
             pixels.start <= pixels.end && pixels.end <= self.pixels,
             "pixels {pixels:?} of {}",
@@ -146,7 +146,15 @@ impl<'a> View<'a> {
         let floats = pixels.len() * self.channels;
         // SAFETY: rows without gaps are one slice; nobody writes an input while a kernel that reads it runs.
         let run = || unsafe { std::slice::from_raw_parts(self.start.add(pixels.start * self.pitch), floats) };
-        (self.pitch == self.channels).then(|| bytemuck::cast_slice(run()))
+        (self.pitch == self.channels).then(run)
+    }
+
+    /// The codes of some pixels, if nothing lies between them but what fills up whole floats.
+    ///
+    /// # Panics
+    /// If a pixel is not there.
+    pub fn run_of_codes(&self, pixels: Range<usize>) -> Option<&'a [u8]> {
+        self.run(pixels).map(bytemuck::cast_slice)
     }
 
     /// The first float, for kernels that walk over pixels themselves. Valid for the rows only: what lies between the end of a row

@@ -160,6 +160,16 @@ impl Simd for Neon {
         unsafe { float32x4x2_t(vld1q_f32(p), vld1q_f32(p.add(4))) }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> Pair {
+        // SAFETY: token and caller.
+        unsafe {
+            let wide = vmovl_u8(vld1_u8(p));
+            let [low, high] =
+                [vget_low_u16(wide), vget_high_u16(wide)].map(|half| vcvtq_f32_u32(vmovl_u16(half)));
+            float32x4x2_t(low, high)
+        }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Pair) {
         // SAFETY: token and caller.
         unsafe {

@@ -68,6 +68,11 @@ impl Simd for Scalar {
         unsafe { *p.cast::<[f32; LANES]>() }
     }
     #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> Self::V {
+        // SAFETY: the caller vouches for LANES bytes.
+        unsafe { *p.cast::<[u8; LANES]>() }.map(f32::from)
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::V) {
         // SAFETY: as for `load`.
         unsafe { *p.cast::<[f32; LANES]>() = v };

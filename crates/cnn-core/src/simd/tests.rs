@@ -92,6 +92,13 @@ on_all!(maximum_is_nan_where_either_is, s: S, {
     assert!(head.iter().copied().eq(expected), "{found:?}");
 });
 
+on_all!(bytes_are_read_as_floats, s: S, {
+    let bytes: Vec<u8> = (0..S::LANES).map(|i| (255 - 13 * i) as u8).collect();
+    // SAFETY: LANES bytes are there.
+    let v = unsafe { s.load_bytes(bytes.as_ptr()) };
+    assert_eq!(lanes(s, v), bytes.iter().map(|&b| f32::from(b)).collect::<Vec<f32>>());
+});
+
 on_all!(the_order_of_a_sum_is_fixed, s: S, {
     let x: Vec<f32> = (0..S::LANES).map(|i| 1.0 / (3 * i + 1) as f32).collect();
     let first = s.sum(vector(s, &x));

@@ -54,6 +54,11 @@ pub trait Simd: Sealed + Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` must be valid for reads of `LANES` floats.
     unsafe fn load(self, p: *const f32) -> Self::V;
+    /// Reads `LANES` bytes as the floats 0 to 255.
+    ///
+    /// # Safety
+    /// `p` must be valid for reads of `LANES` bytes.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::V;
     /// Writes a whole vector.
     ///
     /// # Safety

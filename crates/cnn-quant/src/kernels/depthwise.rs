@@ -1,9 +1,12 @@
-//! Convolutions of each channel alone, channels in lanes. The levels are held as floats: what 24 bits can hold is exact in any order.
+//! Convolutions of each channel alone, channels in lanes. Codes are read as floats: what 24 bits can hold is exact in any order.
+//!
+//! A code is a level less the lowest one, `u = q - low`, so `sum q w = sum u w + low sum w`: the second part goes with the bias.
 
 use super::lowered::{Band, bounds, piece};
 use super::quantize;
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
+use bytemuck::cast_slice_mut;
 use cnn_core::Result;
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::session::{Epilogue, Inputs, Kernel, Layout, Levels, Lowered, Lowering, Part, Target};
@@ -11,7 +14,7 @@ use cnn_core::simd::{Isa, Simd, SimdOp};
 use std::sync::Arc;
 
 /// Values that a part computes.
-const PART: usize = 1 << 16;
+const PART: usize = 1 << 14;
 /// Pixels whose sums are kept in registers.
 const TILE: usize = 4;
 
@@ -22,7 +25,7 @@ struct Depthwise {
     input: Grid,
     /// `[tap][channel]`.
     weights: Arc<Vec<f32>>,
-    /// Where sums begin: the bias.
+    /// Where sums begin: the bias and `low sum w`.
     bias: Vec<f32>,
     steps: Vec<f32>,
     scale: Option<Vec<f32>>,
@@ -37,19 +40,22 @@ struct Depthwise {
     parts: Vec<Part>,
 }
 
-/// The bias of each channel.
-fn bias(weights: &Int8Weights) -> Vec<i64> {
-    let channels = weights.grids().len();
-    weights.bias().map_or(vec![0; channels], |bias| bias.iter().map(|&b| i64::from(b)).collect())
+/// Where the sum of each channel begins.
+fn starts(weights: &Int8Weights) -> impl Iterator<Item = (&[i16], i64)> {
+    let taps = weights.levels().len() / weights.grids().len().max(1);
+    let low = i64::from(weights.input().low);
+    weights.levels().chunks(taps.max(1)).enumerate().map(move |(channel, row)| {
+        let bias = weights.bias().map_or(0, |bias| i64::from(bias[channel]));
+        (row, bias + low * row.iter().map(|&w| i64::from(w)).sum::<i64>())
+    })
 }
 
-/// True if no sum of a channel's products can leave 24 bits, whatever the input.
+/// True if codes are bytes, padding among them, and no sum of a channel's products can leave 24 bits, whatever the input.
 pub fn suits(weights: &Int8Weights) -> bool {
-    let bias = bias(weights);
-    let taps = weights.levels().len() / bias.len().max(1);
+    let input = weights.input();
     let most =
-        |(row, bias): (&[i16], &i64)| 255 * row.iter().map(|w| i64::from(w.abs())).sum::<i64>() + bias.abs();
-    weights.levels().chunks(taps.max(1)).zip(&bias).map(most).all(|most| most < 1 << 24)
+        |(row, start): (&[i16], i64)| 255 * row.iter().map(|w| i64::from(w.abs())).sum::<i64>() + start.abs();
+    input.low <= 0 && input.high >= 0 && starts(weights).map(most).all(|most| most < 1 << 24)
 }
 
 /// The kernel, if each channel is alone and [`suits`].
@@ -76,7 +82,7 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         isa: at.isa,
         input: weights.input(),
         weights: at.shared("int8 depthwise", turned),
-        bias: bias(weights).into_iter().map(|b| b as f32).collect(),
+        bias: starts(weights).map(|(_, start)| start as f32).collect(),
         steps: weights.grids().iter().map(|w| weights.input().step * w.step).collect(),
         scale: at.epilogue.scale.clone(),
         shift: at.epilogue.shift.clone(),
@@ -95,13 +101,6 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
     })
 }
 
-impl Depthwise {
-    /// Values of a row of output pixels.
-    fn row(&self) -> usize {
-        self.g.out_w() * self.g.c
-    }
-}
-
 impl Kernel for Depthwise {
     fn algorithm(&self) -> &'static str {
         "int8 depthwise"
@@ -112,7 +111,8 @@ impl Kernel for Depthwise {
     }
 
     fn scratch(&self) -> usize {
-        self.band.len() + if self.levels.is_some() { self.row() } else { 0 }
+        // bytes, and a vector of channels of a row as floats and as bytes
+        self.band.len().div_ceil(4).next_multiple_of(16) + (self.g.out_w() * self.isa.lanes() * 5).div_ceil(4)
     }
 
     fn weight_bytes(&self) -> usize {
@@ -125,10 +125,19 @@ impl Kernel for Depthwise {
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
         let (x, residual) = (inputs.get(0), self.residual.then(|| inputs.get(1)));
-        let (rows, row) = scratch.split_at_mut(self.band.len());
-        self.band.fill(g, part.pixels.start / plane, &lines, rows, 0.0, |pixels, to| match x.codes {
-            0 => quantize::float_levels(self.isa, self.input, x, pixels, to),
-            _ => quantize::levels_of_codes(self.isa, self.input.low, x, pixels, to),
+        let (rows, row) = scratch.split_at_mut(self.band.len().div_ceil(4).next_multiple_of(16));
+        let rows: &mut [u8] = cast_slice_mut(rows);
+        let zero = -self.input.low as u8;
+        self.band.fill(g, part.pixels.start / plane, &lines, rows, zero, |pixels, to| {
+            if x.codes == 0 {
+                quantize::codes(self.isa, self.input, x, pixels, to, g.c);
+            } else if let Some(run) = x.run_of_codes(pixels.clone()).filter(|run| run.len() == to.len()) {
+                to.copy_from_slice(run);
+            } else {
+                pixels
+                    .zip(to.chunks_exact_mut(g.c))
+                    .for_each(|(p, to)| to.copy_from_slice(&x.codes(p)[..g.c]));
+            }
         });
         assert!(self.levels.is_some() == out.is_codes());
         for (i, start) in part.pixels.clone().step_by(width).enumerate() {
@@ -137,14 +146,14 @@ impl Kernel for Depthwise {
                 assert!(start + width <= r.pixels && g.c <= r.channels);
                 (r.as_ptr().wrapping_add(start * r.pitch), r.pitch)
             });
-            let (y, pitch) = match self.levels {
-                Some(_) => (row.as_mut_ptr(), g.c),
-                None => (out.as_ptr().wrapping_add(start * out.pitch()), out.pitch()),
-            };
-            self.isa.run(Line { of: self, rows: &rows[from..], y, pitch, residual });
-            if let Some(levels) = self.levels {
-                quantize::row_to_codes(self.isa, levels, &row[..self.row()], start..start + width, &mut out);
-            }
+            let line = |to| Line { of: self, rows: &rows[from..], to, residual };
+            let y = out.as_ptr().wrapping_add(start * out.pitch());
+            self.isa.run(match self.levels {
+                Some(levels) => {
+                    line(To::Codes { y: y.cast(), pitch: 4 * out.pitch(), levels, row: row.as_mut_ptr() })
+                }
+                None => line(To::Floats { y, pitch: out.pitch() }),
+            });
         }
         if !self.activation.is_empty() {
             let pixels = part.pixels.clone();
@@ -158,11 +167,18 @@ impl Kernel for Depthwise {
 struct Line<'a> {
     of: &'a Depthwise,
     /// From the first tap of the first pixel on.
-    rows: &'a [f32],
-    /// The row's first pixel; nobody else has the row.
-    y: *mut f32,
-    pitch: usize,
+    rows: &'a [u8],
+    to: To,
     residual: Option<(*const f32, usize)>,
+}
+
+/// Where a row of output pixels goes; nobody else has it.
+#[derive(Clone, Copy)]
+enum To {
+    /// The row's first pixel, and from a pixel to the next.
+    Floats { y: *mut f32, pitch: usize },
+    /// Likewise, on a grid; with memory for a vector of channels of each pixel, as floats and as bytes.
+    Codes { y: *mut u8, pitch: usize, levels: Levels, row: *mut f32 },
 }
 
 impl SimdOp for Line<'_> {
@@ -174,69 +190,135 @@ impl SimdOp for Line<'_> {
             (0..pixels).for_each(|p| self.few(p));
             return;
         }
+        let g = &self.of.g;
+        let three = g.kernel == [3, 3] && g.dilation == [1, 1];
         let mut from = 0;
         while from < c {
             // the last vector begins earlier
             let at = from.min(c - S::LANES);
-            let mut p = 0;
-            while p < pixels {
-                // so does the last tile
-                match pixels >= TILE {
-                    true => self.tile::<S, TILE>(s, at, p.min(pixels - TILE)),
-                    false => self.tile::<S, 1>(s, at, p),
+            match (three, g.stride[1]) {
+                (true, 1) => self.three::<S, 1>(s, at),
+                (true, 2) => self.three::<S, 2>(s, at),
+                _ => (0..pixels).for_each(|p| self.one(s, at, p)),
+            }
+            if let To::Codes { y, pitch, levels, row } = self.to {
+                // SAFETY: the row in memory, floats and then bytes, and a vector of channels of each pixel.
+                unsafe {
+                    let count = pixels * S::LANES;
+                    let values = std::slice::from_raw_parts(row, count);
+                    let codes = std::slice::from_raw_parts_mut(row.add(count).cast::<u8>(), count);
+                    // one long loop, which the compiler makes vectors of
+                    codes.iter_mut().zip(values).for_each(|(code, &v)| *code = levels.code(v));
+                    for (p, codes) in codes.chunks_exact(S::LANES).enumerate() {
+                        y.add(p * pitch + at).copy_from_nonoverlapping(codes.as_ptr(), S::LANES);
+                    }
                 }
-                p += if pixels >= TILE { TILE } else { 1 };
             }
             from += S::LANES;
         }
     }
 }
 
+/// A vector of what there is for each channel.
+#[derive(Clone, Copy)]
+struct Ends<V> {
+    steps: V,
+    scale: Option<V>,
+    shift: Option<V>,
+    bounds: [V; 2],
+}
+
 impl Line<'_> {
-    /// A vector of channels of `P` pixels.
+    /// A vector of channels of all pixels, for 3 x 3 taps. The filter stays in registers, and so do the columns that neighbouring pixels
+    /// share.
     #[inline(always)]
-    fn tile<S: Simd, const P: usize>(&self, s: S, channel: usize, pixel: usize) {
-        let (of, g) = (self.of, &self.of.g);
-        let step = g.stride[1] * g.c;
-        let taps = (g.kernel[0] - 1) * g.dilation[0] * of.band.width + (g.kernel[1] - 1) * g.dilation[1];
-        let rows = &self.rows[pixel * step + channel..][..(P - 1) * step + taps * g.c + S::LANES];
-        let weights = &of.weights[channel..][..(g.kernel[0] * g.kernel[1] - 1) * g.c + S::LANES];
-        let of_channels = |v: &[f32]| {
-            // SAFETY: as long as a vector.
-            unsafe { s.load(v[channel..][..S::LANES].as_ptr()) }
+    fn three<S: Simd, const STRIDE: usize>(&self, s: S, channel: usize) {
+        let (of, c, pixels) = (self.of, self.of.g.c, self.of.g.out_w());
+        let (down, ends) = (of.band.width * c, self.ends(s, channel));
+        assert!(self.rows.len() >= 2 * down + ((pixels - 1) * STRIDE + 3) * c && of.weights.len() >= 9 * c);
+        assert!(of.bias.len() >= c && channel + S::LANES <= c);
+        // SAFETY: a vector of channels of each tap.
+        let (bias, w) = unsafe {
+            let w = of.weights.as_ptr().add(channel);
+            let row = |i: usize| {
+                [s.load(w.add(3 * i * c)), s.load(w.add((3 * i + 1) * c)), s.load(w.add((3 * i + 2) * c))]
+            };
+            (s.load(of.bias.as_ptr().add(channel)), [row(0), row(1), row(2)])
         };
-        let mut sums = [of_channels(&of.bias); P];
+        if pixels < TILE {
+            return (0..pixels).for_each(|p| self.one(s, channel, p));
+        }
+        for p in (0..pixels).step_by(TILE) {
+            // the last tile begins earlier
+            let p = p.min(pixels - TILE);
+            // SAFETY: the last tap of the last pixel is in the rows.
+            let sums = unsafe {
+                let x = self.rows.as_ptr().add(p * STRIDE * c + channel);
+                let sums = columns::<S, STRIDE>(s, x, c, w[0], [bias; TILE]);
+                let sums = columns::<S, STRIDE>(s, x.add(down), c, w[1], sums);
+                columns::<S, STRIDE>(s, x.add(2 * down), c, w[2], sums)
+            };
+            self.finish(s, channel, p, sums[0], ends);
+            self.finish(s, channel, p + 1, sums[1], ends);
+            self.finish(s, channel, p + 2, sums[2], ends);
+            self.finish(s, channel, p + 3, sums[3], ends);
+        }
+    }
+
+    /// A vector of channels of a pixel.
+    #[inline(always)]
+    fn one<S: Simd>(&self, s: S, channel: usize, pixel: usize) {
+        let (of, g) = (self.of, &self.of.g);
+        let taps = (g.kernel[0] - 1) * g.dilation[0] * of.band.width + (g.kernel[1] - 1) * g.dilation[1];
+        let rows = &self.rows[pixel * g.stride[1] * g.c + channel..][..taps * g.c + S::LANES];
+        let weights = &of.weights[channel..][..(g.kernel[0] * g.kernel[1] - 1) * g.c + S::LANES];
+        // SAFETY: as long as a vector.
+        let mut sum = unsafe { s.load(of.bias[channel..][..S::LANES].as_ptr()) };
         for i in 0..g.kernel[0] {
             for j in 0..g.kernel[1] {
                 let tap = (i * g.dilation[0] * of.band.width + j * g.dilation[1]) * g.c;
-                // SAFETY: the slices end a vector after the last tap of the last pixel.
+                // SAFETY: the slices end a vector after the last tap.
                 unsafe {
                     let w = s.load(weights.as_ptr().add((i * g.kernel[1] + j) * g.c));
-                    for (p, sum) in sums.iter_mut().enumerate() {
-                        *sum = s.fma(s.load(rows.as_ptr().add(p * step + tap)), w, *sum);
-                    }
+                    sum = s.fma(s.load_bytes(rows.as_ptr().add(tap)), w, sum);
                 }
             }
         }
-        let steps = of_channels(&of.steps);
-        let [scale, shift] = [&of.scale, &of.shift].map(|v| v.as_deref().map(of_channels));
-        let [low, high] = of.bounds.map(|bound| s.splat(bound));
-        for (p, sum) in sums.into_iter().enumerate() {
-            let mut value = s.mul(sum, steps);
-            if let Some(scale) = scale {
-                value = s.mul(value, scale);
+        self.finish(s, channel, pixel, sum, self.ends(s, channel));
+    }
+
+    #[inline(always)]
+    fn ends<S: Simd>(&self, s: S, channel: usize) -> Ends<S::V> {
+        let of = self.of;
+        // SAFETY: as long as a vector.
+        let of_channels = |v: &[f32]| unsafe { s.load(v[channel..][..S::LANES].as_ptr()) };
+        Ends {
+            steps: of_channels(&of.steps),
+            scale: of.scale.as_deref().map(of_channels),
+            shift: of.shift.as_deref().map(of_channels),
+            bounds: of.bounds.map(|bound| s.splat(bound)),
+        }
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(&self, s: S, channel: usize, pixel: usize, sum: S::V, ends: Ends<S::V>) {
+        let mut value = s.mul(sum, ends.steps);
+        if let Some(scale) = ends.scale {
+            value = s.mul(value, scale);
+        }
+        if let Some(shift) = ends.shift {
+            value = s.add(value, shift);
+        }
+        // SAFETY: the pixel and its channels are in the row, which is ours, and in the residual's.
+        unsafe {
+            if let Some((residual, pitch)) = self.residual {
+                value = s.add(value, s.load(residual.add(pixel * pitch + channel)));
             }
-            if let Some(shift) = shift {
-                value = s.add(value, shift);
-            }
-            // SAFETY: the pixel and its channels are in the row, which is ours, and in the residual's.
-            unsafe {
-                if let Some((residual, pitch)) = self.residual {
-                    value = s.add(value, s.load(residual.add((pixel + p) * pitch + channel)));
-                }
-                // the value second: NaN stays NaN
-                value = s.min(high, s.max(low, value));
-                s.store(self.y.add((pixel + p) * self.pitch + channel), value);
+            // the value second: NaN stays NaN
+            value = s.min(ends.bounds[1], s.max(ends.bounds[0], value));
+            match self.to {
+                To::Floats { y, pitch } => s.store(y.add(pixel * pitch + channel), value),
+                To::Codes { row, .. } => s.store(row.add(pixel * S::LANES), value),
             }
         }
     }
@@ -250,7 +332,7 @@ impl Line<'_> {
             for i in 0..g.kernel[0] {
                 for j in 0..g.kernel[1] {
                     let tap = (i * g.dilation[0] * of.band.width + j * g.dilation[1]) * g.c;
-                    let x = self.rows[pixel * g.stride[1] * g.c + tap + channel];
+                    let x = f32::from(self.rows[pixel * g.stride[1] * g.c + tap + channel]);
                     sum += x * of.weights[(i * g.kernel[1] + j) * g.c + channel];
                 }
             }
@@ -263,11 +345,37 @@ impl Line<'_> {
                     value += *residual.add(pixel * pitch + channel);
                 }
                 let [low, high] = of.bounds;
-                *self.y.add(pixel * self.pitch + channel) = match value.is_nan() {
-                    true => value,
-                    false => value.max(low).min(high),
-                };
+                let value = if value.is_nan() { value } else { value.max(low).min(high) };
+                match self.to {
+                    To::Floats { y, pitch } => *y.add(pixel * pitch + channel) = value,
+                    To::Codes { y, pitch, levels, .. } => {
+                        *y.add(pixel * pitch + channel) = levels.code(value)
+                    }
+                }
             }
         }
     }
+}
+
+/// Adds a row of three taps to the sums of four pixels, for a vector of channels. Written out: sums in a loop would live in memory.
+///
+/// # Safety
+/// From `x` on there must be `3 STRIDE + 3` pixels, `c` apart, with a vector of channels.
+#[inline(always)]
+unsafe fn columns<S: Simd, const STRIDE: usize>(
+    s: S,
+    x: *const u8,
+    c: usize,
+    [a, b, d]: [S::V; 3],
+    [s0, s1, s2, s3]: [S::V; TILE],
+) -> [S::V; TILE] {
+    // SAFETY: the caller's promise.
+    let at = |k: usize| unsafe { s.load_bytes(x.add(k * c)) };
+    let three = |x0: S::V, x1: S::V, x2: S::V, sum: S::V| s.fma(x2, d, s.fma(x1, b, s.fma(x0, a, sum)));
+    let (x0, x1, x2, x3, x4, x5) = (at(0), at(1), at(2), at(3), at(4), at(5));
+    if STRIDE == 1 {
+        return [three(x0, x1, x2, s0), three(x1, x2, x3, s1), three(x2, x3, x4, s2), three(x3, x4, x5, s3)];
+    }
+    let (x6, x7, x8) = (at(6), at(7), at(8));
+    [three(x0, x1, x2, s0), three(x2, x3, x4, s1), three(x4, x5, x6, s2), three(x6, x7, x8, s3)]
 }

@@ -1,7 +1,7 @@
 //! From floats to levels and back, many at a time.
 
 use crate::grid::Grid;
-use cnn_core::session::{Levels, Target, View};
+use cnn_core::session::View;
 use cnn_core::simd::{Isa, Simd, SimdOp};
 use std::ops::Range;
 
@@ -10,27 +10,12 @@ const MAGIC: f32 = 12_582_912.0;
 
 /// [`Grid::level`] of every value.
 pub fn levels(isa: Isa, grid: Grid, x: &[f32], to: &mut [i16]) {
-    isa.run(IntegerLevels { grid, x, to });
+    isa.run(Levels { grid, x, to });
 }
 
 /// The same levels of some pixels, less the lowest one of the grid; those of a pixel begin `pitch` after those of the one before.
 pub fn codes(isa: Isa, grid: Grid, x: View<'_>, pixels: Range<usize>, to: &mut [u8], pitch: usize) {
     isa.run(Codes { grid, x, pixels, to, pitch });
-}
-
-/// The same levels of some pixels as floats.
-pub fn float_levels(isa: Isa, grid: Grid, x: View<'_>, pixels: Range<usize>, to: &mut [f32]) {
-    isa.run(FloatLevels { grid, x, pixels, to });
-}
-
-/// The levels of codes of some pixels as floats.
-pub fn levels_of_codes(isa: Isa, low: i16, x: View<'_>, pixels: Range<usize>, to: &mut [f32]) {
-    isa.run(LevelsOfCodes { low, x, pixels, to });
-}
-
-/// [`Levels::code`] of a row of pixels, from floats without gaps.
-pub fn row_to_codes(isa: Isa, levels: Levels, row: &[f32], pixels: Range<usize>, to: &mut Target<'_>) {
-    isa.run(RowToCodes { levels, row, pixels, to });
 }
 
 /// `y_m = (sum_m + b_m) s_m`, where the sum with the bias is rounded once, as in
@@ -46,13 +31,13 @@ fn shifted(grid: Grid, value: f32) -> f32 {
     (value / grid.step).clamp(f32::from(grid.low), f32::from(grid.high)) + MAGIC
 }
 
-struct IntegerLevels<'a> {
+struct Levels<'a> {
     grid: Grid,
     x: &'a [f32],
     to: &'a mut [i16],
 }
 
-impl SimdOp for IntegerLevels<'_> {
+impl SimdOp for Levels<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _isa: S) {
@@ -76,65 +61,31 @@ impl SimdOp for Codes<'_> {
     fn run<S: Simd>(self, _isa: S) {
         // the float of code 0 is the lowest level's
         let lowest = (f32::from(self.grid.low) + MAGIC).to_bits();
+        let code = |x: f32| shifted(self.grid, x).to_bits().wrapping_sub(lowest) as u8;
+        let each = self.x.channels;
+        // long loops: a pixel may have but a few channels
+        if let Some(x) = self.x.run(self.pixels.clone()) {
+            let (packed, pitch) = (x.len(), self.pitch);
+            self.to.iter_mut().zip(x).for_each(|(to, &x)| *to = code(x));
+            // from the last pixel on, what lies behind it is free
+            match (each, pitch) {
+                _ if each == pitch => {}
+                (3, 4) => {
+                    for p in (0..packed / 3).rev() {
+                        let pixel = [self.to[3 * p], self.to[3 * p + 1], self.to[3 * p + 2], 0];
+                        self.to[4 * p..][..4].copy_from_slice(&pixel);
+                    }
+                }
+                _ => {
+                    for p in (0..packed / each).rev() {
+                        self.to.copy_within(p * each..(p + 1) * each, p * pitch);
+                    }
+                }
+            }
+            return;
+        }
         for (p, to) in self.pixels.zip(self.to.chunks_mut(self.pitch)) {
-            for (to, &x) in to.iter_mut().zip(self.x.pixel(p)) {
-                *to = shifted(self.grid, x).to_bits().wrapping_sub(lowest) as u8;
-            }
-        }
-    }
-}
-
-struct FloatLevels<'a> {
-    grid: Grid,
-    x: View<'a>,
-    pixels: Range<usize>,
-    to: &'a mut [f32],
-}
-
-impl SimdOp for FloatLevels<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _isa: S) {
-        for (p, to) in self.pixels.zip(self.to.chunks_mut(self.x.channels)) {
-            for (to, &x) in to.iter_mut().zip(self.x.pixel(p)) {
-                *to = shifted(self.grid, x) - MAGIC;
-            }
-        }
-    }
-}
-
-struct LevelsOfCodes<'a> {
-    low: i16,
-    x: View<'a>,
-    pixels: Range<usize>,
-    to: &'a mut [f32],
-}
-
-impl SimdOp for LevelsOfCodes<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _isa: S) {
-        let low = f32::from(self.low);
-        for (p, to) in self.pixels.zip(self.to.chunks_mut(self.x.codes)) {
-            to.iter_mut().zip(self.x.codes(p)).for_each(|(to, &code)| *to = f32::from(code) + low);
-        }
-    }
-}
-
-struct RowToCodes<'a, 'b> {
-    levels: Levels,
-    row: &'a [f32],
-    pixels: Range<usize>,
-    to: &'a mut Target<'b>,
-}
-
-impl SimdOp for RowToCodes<'_, '_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _isa: S) {
-        let each = self.row.len() / self.pixels.len().max(1);
-        for (p, row) in self.pixels.zip(self.row.chunks_exact(each.max(1))) {
-            self.to.codes(p).iter_mut().zip(row).for_each(|(to, &x)| *to = self.levels.code(x));
+            to.iter_mut().zip(self.x.pixel(p)).for_each(|(to, &x)| *to = code(x));
         }
     }
 }
