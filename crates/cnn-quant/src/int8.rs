@@ -1,7 +1,9 @@
 //! Linear quantization to 8 bits after training, `quant.int8` (SPEC 2.2, eq. 2; Jacob et al. 2018, sections 2.1 to 2.4).
 
+use crate::adaround::Sums;
 use crate::bits::{self, Bits, PerLayer};
 use crate::conv2d_i8::Conv2dI8;
+use crate::equalize::equalize;
 use crate::error::Error;
 use crate::fold::fold;
 use crate::grid::Grid;
@@ -64,6 +66,11 @@ pub struct Int8Quantizer {
     pub per_layer: PerLayer,
     /// Whether batch normalizations go into the convolutions before them first. By default they do if `epochs` is 0: training needs them.
     pub fold: Option<bool>,
+    /// Whether channels of neighbouring convolutions are scaled to ranges of one size first, which changes no output (cross-layer
+    /// equalization, Nagel et al. 2019); false by default.
+    pub equalize: bool,
+    /// To which of the two points next to it a weight is rounded; the nearest by default.
+    pub rounding: Rounding,
     /// Whether biases make up for what rounding the weights does to the mean of outputs; true by default.
     pub bias_correction: bool,
     /// Epochs of training with the weights on their grids, gradients straight through (Bengio, Leonard, Courville 2013); 0, the default,
@@ -74,6 +81,17 @@ pub struct Int8Quantizer {
     pub rate: f32,
     /// Which layers; all convolutions and linear layers by default.
     pub layers: Selection,
+}
+
+/// To which of the two points of its grid a weight is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// The nearest.
+    #[default]
+    Nearest,
+    /// Those which together keep the outputs of the layer on the calibration images, layer by layer (AdaRound, Nagel et al. 2020).
+    Adaptive,
 }
 
 impl Default for Int8Quantizer {
@@ -87,6 +105,8 @@ impl Default for Int8Quantizer {
             activation_bits: 8,
             per_layer: PerLayer::new(),
             fold: None,
+            equalize: false,
+            rounding: Rounding::Nearest,
             bias_correction: true,
             epochs: 0,
             rate: 0.005,
@@ -180,6 +200,58 @@ impl Int8Quantizer {
         Int8Range::with_bits(weight, self.weights, self.bits_of(&node.name).weights, self.weight_range, input)
     }
 
+    /// Puts the layers at `found` under their grids.
+    fn constrain(&self, graph: &mut Graph, found: &[usize], seen: Vec<Seen>) -> Result<()> {
+        graph.edit(|graph| {
+            for (&at, seen) in found.iter().zip(seen) {
+                let node = &graph.nodes()[at];
+                let Some(weight) = targets::params(node.layer()).into_iter().next() else { continue };
+                let range = self.range(node, weight.value(), seen.grid);
+                let layer = graph.layer_at_mut(at);
+                targets::params_mut(layer)[0].constrain(Box::new(range));
+                if self.bias_correction {
+                    correct(layer, &seen.shift);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Int8Quantizer::constrain`], the weights of one layer after the other rounded so that its outputs stay.
+    fn round(&self, graph: &mut Graph, found: &[usize], seen: &[Seen], run: &Run<'_>) -> Result<()> {
+        let before = graph.clone();
+        let images = run.calibration(self.calibration)?;
+        for (&at, seen) in found.iter().zip(seen) {
+            let node = &before.nodes()[at];
+            let (Some(mut sums), Some(weight)) =
+                (Sums::new(node.layer()), targets::params(node.layer()).into_iter().next())
+            else {
+                continue;
+            };
+            let mut inputs = Vec::new();
+            each_batch(&before, &[at], &images, |_, values, _| {
+                inputs.push(values.clone());
+                Ok(())
+            })?;
+            let mut batch = 0;
+            each_batch(graph, &[at], &images, |_, values, _| {
+                sums.add(node.layer(), &inputs[batch], values, seen.grid, batch)?;
+                batch += 1;
+                Ok(())
+            })?;
+            let range = self.range(node, weight.value(), seen.grid);
+            let (rounded, shift) = sums.round(weight.value(), range.grids()).map_err(|e| e.at(&node.name))?;
+            let layer = graph.layer_at_mut(at);
+            let weight = &mut targets::params_mut(layer)[0];
+            weight.set_base(rounded);
+            weight.constrain(Box::new(range));
+            if self.bias_correction {
+                correct(layer, &shift);
+            }
+        }
+        Ok(())
+    }
+
     /// A layer without bias whose weights are what rounding adds to those of the node, `W_q - W`.
     fn error(&self, node: &Node) -> Result<Box<dyn Layer>> {
         let weight = targets::params(node.layer()).first().map(|w| w.value().clone()).unwrap_or_default();
@@ -226,26 +298,23 @@ impl Compressor for Int8Quantizer {
             fold(&mut folded, &self.layers)?;
         }
         let graph = &mut folded;
+        if self.equalize {
+            self.layers.check(graph)?;
+            equalize(graph, &self.layers)?;
+        }
         let found = targets::select(graph, Int8Quantizer::NAME, &self.layers, INT8_RANGE)?;
         bits::check_patterns(&self.per_layer, graph)?;
-        let errors = match self.bias_correction {
+        let adaptive = self.rounding == Rounding::Adaptive;
+        let errors = match self.bias_correction && !adaptive {
             true => found.iter().map(|&at| self.error(&graph.nodes()[at])).collect::<Result<_>>()?,
             false => Vec::new(),
         };
         let seen = self.calibrate(graph, &found, &errors, run)?;
-        graph.edit(|graph| {
-            for (&at, seen) in found.iter().zip(seen) {
-                let node = &graph.nodes()[at];
-                let Some(weight) = targets::params(node.layer()).into_iter().next() else { continue };
-                let range = self.range(node, weight.value(), seen.grid);
-                let layer = graph.layer_at_mut(at);
-                targets::params_mut(layer)[0].constrain(Box::new(range));
-                if self.bias_correction {
-                    correct(layer, &seen.shift);
-                }
-            }
-            Ok(())
-        })?;
+        if adaptive {
+            self.round(graph, &found, &seen, run)?;
+        } else {
+            self.constrain(graph, &found, seen)?;
+        }
         if self.epochs > 0 {
             let mut settings = run.settings.clone();
             settings.epochs = self.epochs;

@@ -39,6 +39,7 @@
 //! # Ok::<(), cnn_core::Error>(())
 //! ```
 
+mod adaround;
 mod binary;
 mod binary_activation;
 mod bits;
@@ -49,6 +50,7 @@ mod codebook_linear;
 mod codebook_weights;
 mod coding;
 mod conv2d_i8;
+mod equalize;
 mod error;
 mod express;
 mod fold;
@@ -86,7 +88,7 @@ pub use conv2d_i8::Conv2dI8;
 pub use error::Error;
 pub use grid::Grid;
 pub use half16::{HALF, Half};
-pub use int8::Int8Quantizer;
+pub use int8::{Int8Quantizer, Rounding};
 pub use int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 pub use int8_weights::Int8Weights;
 pub use kmeans::KMeansQuantizer;

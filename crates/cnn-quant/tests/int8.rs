@@ -11,7 +11,8 @@ use cnn_core::testing::{check_layer, lenet5, strategies, stripes};
 use cnn_core::train::TrainSettings;
 use cnn_core::{Compressor, Graph, Layer, Registry, Run, Tensor};
 use cnn_quant::{
-    Bits, Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights, KMeansQuantizer, LinearI8, WeightGrid,
+    Bits, Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights, KMeansQuantizer, LinearI8, Rounding,
+    WeightGrid,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -471,4 +472,41 @@ fn damaged_bytes_give_errors() {
             assert!(from_bytes(&framed(good[..at].to_vec()), &registry).is_err(), "cut at {at}");
         }
     }
+}
+
+/// Rounding by the outputs and equal ranges, on few bits: nearer to the floats than rounding to the nearest.
+#[test]
+fn adaptive_rounding_and_equalization_keep_more() {
+    let mut graph = Graph::new(&[2, 8, 8]);
+    let numbers = |shape: &[usize], uneven: f32| {
+        let count = shape.iter().product::<usize>();
+        let each = count / shape[0];
+        let value = |i: usize| ((i * 31 % 97) as f32 - 44.0) / 97.0 * uneven.powi((i / each % 3) as i32);
+        tensor(shape, (0..count).map(value).collect()).unwrap()
+    };
+    let options = ConvOptions::default().pad(1);
+    graph.push("a", Conv2d::new(numbers(&[6, 2, 3, 3], 1.0), Some(zeros(&[6])), options).unwrap()).unwrap();
+    graph.push("relu", Activation::relu()).unwrap();
+    graph.push("deep", Conv2d::new(numbers(&[6, 1, 3, 3], 3.0), None, options.groups(6)).unwrap()).unwrap();
+    graph.push("relu2", Activation::relu()).unwrap();
+    graph.push("b", Conv2d::new(numbers(&[5, 6, 3, 3], 1.0), None, options).unwrap()).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    graph.push("fc", Linear::new(numbers(&[4, 320], 1.0), Some(zeros(&[4]))).unwrap()).unwrap();
+    let data = stripes(64, [2, 8, 8], 4, 0).unwrap();
+    let images = batch(&data, &(0..64).collect::<Vec<_>>()).unwrap().0;
+    let expected = graph.infer(&images).unwrap();
+    let error = |method: Int8Quantizer| {
+        let mut graph = graph.clone();
+        let method = Int8Quantizer { weight_bits: 3, calibration: 64, ..method };
+        apply(&method, &mut graph, &data).unwrap();
+        method.pack(&mut graph).unwrap();
+        assert_eq!(graph.cost().unwrap().macs.float, 0);
+        (graph.infer(&images).unwrap() - &expected).iter().map(|e| f64::from(e * e)).sum::<f64>()
+    };
+    let nearest = error(Int8Quantizer::default());
+    let adaptive = error(Int8Quantizer { rounding: Rounding::Adaptive, ..Int8Quantizer::default() });
+    assert!(adaptive < 0.6 * nearest, "{adaptive} and {nearest}");
+    let both = Int8Quantizer { equalize: true, rounding: Rounding::Adaptive, ..Int8Quantizer::default() };
+    let both = error(both);
+    assert!(both < 0.6 * nearest, "{both} and {nearest}");
 }
