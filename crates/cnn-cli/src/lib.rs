@@ -12,6 +12,7 @@
 //! ```
 
 pub mod answer;
+pub mod blame;
 pub mod cli;
 pub mod commands;
 pub mod descriptions;

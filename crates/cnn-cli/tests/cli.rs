@@ -116,6 +116,15 @@ fn onnx_in_and_out() {
     let length = |path: &str| std::fs::metadata(path).unwrap().len() as f64;
     assert!(length(&pruned) < 0.9 * length(&onnx), "{} of {}", length(&pruned), length(&onnx));
 
+    // layer by layer, in the native form, where compressed layers are what they are
+    let native = place.text("small.cnn");
+    done(&["compress", &onnx, "--recipe", &recipe, "--data", &images, "-o", &native]);
+    let layers = cnn(&["verify", &onnx, &native, "--data", &images, "--layers", "--json"]).json();
+    let rows = layers["layers"].as_array().unwrap();
+    assert!(!rows.is_empty() && rows.iter().all(|r| r["sqnr"].as_f64().unwrap() > 0.0), "{layers}");
+    let said = cnn(&["verify", &onnx, &native, "--data", &images, "--layers"]).out;
+    assert!(said.contains("layer alone") && said.contains("SQNR"), "{said}");
+
     // a compressed network is another one: code 3
     let differs = cnn(&["verify", &onnx, &small, "--data", &images, "--json"]);
     assert_eq!(differs.code, Some(3), "{}", differs.err);

@@ -10,6 +10,7 @@ use crate::grid::Grid;
 use crate::int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 use crate::int8_weights::Int8Weights;
 use crate::linear_i8::LinearI8;
+use crate::mixed;
 use crate::observer::{Observer, Watch, each_batch};
 use crate::targets;
 use cnn_core::compress::{read_config, write_config};
@@ -64,6 +65,9 @@ pub struct Int8Quantizer {
     pub activation_bits: u8,
     /// Other bits for layers by name, as `{"conv1": {"weights": 8, "activations": 8}}`; of several patterns that match, the longest counts.
     pub per_layer: PerLayer,
+    /// At most so many bytes for the whole file: each layer gets as few bits a weight as that needs, those first that change the network's
+    /// answers least ([`crate::Bits`] of other layers are the most they get); no limit by default.
+    pub bytes: Option<u64>,
     /// Whether batch normalizations go into the convolutions before them first. By default they do if `epochs` is 0: training needs them.
     pub fold: Option<bool>,
     /// Whether channels of neighbouring convolutions are scaled to ranges of one size first, which changes no output (cross-layer
@@ -104,6 +108,7 @@ impl Default for Int8Quantizer {
             weight_bits: 8,
             activation_bits: 8,
             per_layer: PerLayer::new(),
+            bytes: None,
             fold: None,
             equalize: false,
             rounding: Rounding::Nearest,
@@ -154,7 +159,7 @@ impl Int8Quantizer {
     }
 
     /// Bits of the named layer.
-    fn bits_of(&self, name: &str) -> Bits {
+    pub(crate) fn bits_of(&self, name: &str) -> Bits {
         let all = Bits { weights: self.weight_bits, activations: self.activation_bits };
         bits::of_layer(&self.per_layer, name).unwrap_or(all)
     }
@@ -252,6 +257,31 @@ impl Int8Quantizer {
         Ok(())
     }
 
+    /// Puts all selected layers under grids whose inputs nobody looked at: for the size of a file.
+    pub(crate) fn constrain_blindly(&self, graph: &mut Graph) -> Result<()> {
+        let found = targets::select(graph, Int8Quantizer::NAME, &self.layers, INT8_RANGE)?;
+        let seen = |&at: &usize| {
+            let bits = self.bits_of(&graph.nodes()[at].name).activations;
+            Seen { grid: Grid::affine_bits(0.0, 1.0, bits), shift: Vec::new() }
+        };
+        let seen = found.iter().map(seen).collect();
+        self.constrain(graph, &found, seen)
+    }
+
+    /// The layer of the node with weights of so many bits, as floats.
+    pub(crate) fn rounded(&self, node: &Node, bits: u8) -> Result<Box<dyn Layer>> {
+        let mut layer = node.layer().clone_box();
+        if let Some(weight) = targets::params_mut(layer.as_mut()).into_iter().next() {
+            let range = (self.weights, bits, self.weight_range);
+            let range =
+                Int8Range::with_bits(weight.value(), range.0, range.1, range.2, Grid::affine(0.0, 0.0));
+            let mut values = weight.value().clone();
+            range.materialize(&mut values);
+            weight.set_base(values);
+        }
+        Ok(layer)
+    }
+
     /// A layer without bias whose weights are what rounding adds to those of the node, `W_q - W`.
     fn error(&self, node: &Node) -> Result<Box<dyn Layer>> {
         let weight = targets::params(node.layer()).first().map(|w| w.value().clone()).unwrap_or_default();
@@ -304,6 +334,15 @@ impl Compressor for Int8Quantizer {
         }
         let found = targets::select(graph, Int8Quantizer::NAME, &self.layers, INT8_RANGE)?;
         bits::check_patterns(&self.per_layer, graph)?;
+        if let Some(bytes) = self.bytes {
+            let images = run.calibration(self.calibration)?;
+            let per_layer = mixed::choose(self, graph, &found, &images, bytes)?;
+            let same =
+                Int8Quantizer { bytes: None, per_layer, equalize: false, fold: Some(false), ..self.clone() };
+            same.apply(graph, run)?;
+            *original = folded;
+            return Ok(());
+        }
         let adaptive = self.rounding == Rounding::Adaptive;
         let errors = match self.bias_correction && !adaptive {
             true => found.iter().map(|&at| self.error(&graph.nodes()[at])).collect::<Result<_>>()?,

@@ -65,6 +65,7 @@ mod learned_grid;
 mod learned_step;
 mod linear_i8;
 mod lsq;
+mod mixed;
 mod observer;
 mod qat;
 mod signs;

@@ -510,3 +510,45 @@ fn adaptive_rounding_and_equalization_keep_more() {
     let both = error(both);
     assert!(both < 0.6 * nearest, "{both} and {nearest}");
 }
+
+/// The file has at most the bytes that were allowed, and the layer that matters least has the fewest bits.
+#[test]
+fn bits_by_layer_for_a_budget_of_bytes() {
+    let mut graph = Graph::new(&[2, 8, 8]);
+    let numbers = |shape: &[usize], scale: f32| {
+        let count = shape.iter().product::<usize>();
+        tensor(shape, (0..count).map(|i| ((i * 31 % 97) as f32 - 44.0) / 97.0 * scale).collect()).unwrap()
+    };
+    let options = ConvOptions::default().pad(1);
+    graph.push("a", Conv2d::new(numbers(&[16, 2, 3, 3], 1.0), None, options).unwrap()).unwrap();
+    graph.push("a.norm", BatchNorm::new(16)).unwrap();
+    graph.push("relu", Activation::relu()).unwrap();
+    // what this one adds is next to nothing
+    graph.push("weak", Conv2d::new(numbers(&[16, 16, 3, 3], 1e-3), None, options).unwrap()).unwrap();
+    graph
+        .add("strong", Conv2d::new(numbers(&[16, 16, 3, 3], 1.0), None, options).unwrap(), &["relu"])
+        .unwrap();
+    graph.add("sum", cnn_core::layers::Add, &["weak", "strong"]).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    graph.push("fc", Linear::new(numbers(&[4, 1024], 0.1), Some(zeros(&[4]))).unwrap()).unwrap();
+    let data = stripes(32, [2, 8, 8], 4, 0).unwrap();
+    let made = |bytes: Option<u64>, rounding| {
+        let mut graph = graph.clone();
+        let method = Int8Quantizer { bytes, rounding, calibration: 32, ..Int8Quantizer::default() };
+        apply(&method, &mut graph, &data).map(|()| {
+            method.pack(&mut graph).unwrap();
+            graph
+        })
+    };
+    let size = |graph: &Graph| deploy_bytes(graph, false).unwrap().len() as u64;
+    let all_8 = size(&made(None, Rounding::Nearest).unwrap());
+    for (rounding, budget) in [(Rounding::Nearest, all_8 * 3 / 4), (Rounding::Adaptive, all_8 / 2)] {
+        let small = made(Some(budget), rounding).unwrap();
+        // the arithmetic coder sees other levels than when the bits were chosen
+        assert!(size(&small) <= budget + budget / 50, "{} of {budget}", size(&small));
+        let bits = |name: &str| small.layer::<Conv2dI8>(name).unwrap().unwrap().weights().grids()[0].bits();
+        assert!(bits("weak") < bits("strong"), "{} and {}", bits("weak"), bits("strong"));
+    }
+    let message = made(Some(100), Rounding::Nearest).unwrap_err().to_string();
+    assert!(message.contains("`bytes` = 100") && message.contains("2 bits"), "{message}");
+}

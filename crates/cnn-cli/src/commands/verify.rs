@@ -1,11 +1,12 @@
 //! `cnn verify`: whether two networks give the same answers.
 
+use crate::blame::{Blame, blame};
 use crate::images::{self, ImageArgs, Split};
 use crate::measure::{Difference, difference};
 use crate::network::{self, LoadOptions};
 use crate::recipe::Recipe;
 use crate::session::Session;
-use crate::table::grouped;
+use crate::table::{grouped, table};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::fmt::{Display, Formatter};
@@ -27,6 +28,9 @@ pub struct Options {
     /// Largest max|a - b| / max|a| over all outputs that is still the same
     #[arg(long, default_value_t = 1e-4)]
     pub tolerance: f64,
+    /// Show also what each layer that differs costs when it alone takes the place of the first network's
+    #[arg(long)]
+    pub layers: bool,
     /// Which images; the test images by default
     #[arg(long)]
     pub split: Option<Split>,
@@ -55,6 +59,9 @@ pub struct Report {
     pub tolerance: f64,
     /// True if they are the same within it.
     pub same: bool,
+    /// What each layer that differs costs alone, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<Blame>>,
 }
 
 /// Runs the same images through both.
@@ -94,6 +101,10 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
     let images = images::open(&options.data, &args, &section, &first.graph, session)?;
     let (part, split) = images.measured(options.split, session)?;
     let difference = difference(&first.graph, &second.graph, part, session)?;
+    let layers = match options.layers {
+        true => Some(blame(&first.graph, &second.graph, part, session)?),
+        false => None,
+    };
     // a NaN is never within a tolerance
     let same = difference.not_finite == 0 && difference.relative <= options.tolerance;
     Ok(Report {
@@ -102,6 +113,7 @@ pub fn run(options: &Options, session: &Session) -> Result<Report> {
         difference,
         tolerance: options.tolerance,
         same,
+        layers,
     })
 }
 
@@ -128,6 +140,15 @@ impl Display for Report {
                 "outputs that are not finite (NaN or infinity): {} images",
                 grouped(d.not_finite as u64)
             )?;
+        }
+        if let Some(layers) = &self.layers {
+            let head = ["layer alone", "from", "to", ">SQNR dB", ">correct", ">points"];
+            let row = |b: &Blame| {
+                let sqnr = b.sqnr.map_or("exact".into(), |db| format!("{db:.1}"));
+                let [from, to] = b.kinds.clone();
+                vec![b.layer.clone(), from, to, sqnr, grouped(b.correct as u64), format!("{:+.2}", b.points)]
+            };
+            writeln!(f, "{}", table(&head, &layers.iter().map(row).collect::<Vec<_>>()))?;
         }
         let verdict = if self.same { "the same" } else { "different" };
         write!(f, "{verdict}, within a tolerance of {:e}", self.tolerance)

@@ -1,0 +1,116 @@
+//! Bits for each layer from a budget of bytes: what a layer's rounding changes of the network's answers, against what it saves.
+
+use crate::bits::{Bits, PerLayer};
+use crate::int8::Int8Quantizer;
+use crate::targets;
+use cnn_core::{Compressor, Error, Graph, Result, Tensor, model_file};
+use ndarray::Axis;
+
+/// Bits that are tried, from many to few.
+const BITS: [u8; 6] = [8, 6, 5, 4, 3, 2];
+
+/// Images of a batch.
+const BATCH: usize = 32;
+
+/// What fewer bits do to a layer.
+struct Choice {
+    name: String,
+    /// Mean divergence of the answers from the original ones with this layer alone rounded, for each of [`BITS`] that is allowed.
+    costs: Vec<(u8, f64)>,
+    /// Which of them is chosen.
+    at: usize,
+    weights: usize,
+}
+
+/// Bits of weights by layer so that the file has at most `bytes`: all begin with the most, and the one loses bits next that changes the
+/// answers least for the bits it gives back. Activations keep theirs. What single layers change is taken to add up.
+///
+/// # Errors
+/// If not even the fewest bits make the file so small.
+pub fn choose(
+    method: &Int8Quantizer,
+    graph: &Graph,
+    found: &[usize],
+    images: &Tensor,
+    bytes: u64,
+) -> Result<PerLayer> {
+    let expected = answers(graph, images)?;
+    let mut choices = Vec::new();
+    for &at in found {
+        let node = &graph.nodes()[at];
+        let most = method.bits_of(&node.name).weights;
+        let mut costs = Vec::new();
+        for bits in BITS.into_iter().filter(|&bits| bits <= most) {
+            let rounded = method.rounded(node, bits)?;
+            let mut alone = graph.clone();
+            alone.replace(&node.name, rounded)?;
+            costs.push((bits, divergence(&expected, &answers(&alone, images)?)));
+        }
+        // more bits are never worse but by chance
+        for i in (1..costs.len()).rev() {
+            costs[i - 1].1 = costs[i - 1].1.min(costs[i].1);
+        }
+        let weights = targets::params(node.layer()).first().map_or(0, |w| w.len());
+        choices.push(Choice { name: node.name.clone(), costs, at: 0, weights });
+    }
+    loop {
+        let chosen = per_layer(method, &choices);
+        let size = file_size(method, graph, &chosen)?;
+        if size <= bytes {
+            return Ok(chosen);
+        }
+        let price = |c: &Choice| {
+            let (now, next) = (c.costs.get(c.at)?, c.costs.get(c.at + 1)?);
+            Some((next.1 - now.1) / (c.weights.max(1) as f64 * f64::from(now.0 - next.0)))
+        };
+        let prices = choices.iter().enumerate().filter_map(|(i, c)| price(c).map(|price| (i, price)));
+        let Some((cheapest, _)) = prices.min_by(|a, b| a.1.total_cmp(&b.1)) else {
+            let why = format!(
+                "with 2 bits a weight the file has {size} bytes; skip fewer layers, prune first, or allow more"
+            );
+            return Err(Error::invalid(format!("`bytes` = {bytes} of `{}`", Int8Quantizer::NAME), why));
+        };
+        choices[cheapest].at += 1;
+    }
+}
+
+fn per_layer(method: &Int8Quantizer, choices: &[Choice]) -> PerLayer {
+    let bits = |c: &Choice| {
+        let weights = c.costs.get(c.at).map_or(8, |c| c.0);
+        (c.name.clone(), Bits { weights, ..method.bits_of(&c.name) })
+    };
+    choices.iter().map(bits).collect()
+}
+
+/// Bytes of the file that these bits make.
+fn file_size(method: &Int8Quantizer, graph: &Graph, per_layer: &PerLayer) -> Result<u64> {
+    let method = Int8Quantizer { per_layer: per_layer.clone(), ..method.clone() };
+    let mut packed = graph.clone();
+    method.constrain_blindly(&mut packed)?;
+    method.pack(&mut packed)?;
+    Ok(model_file::deploy_bytes(&packed, false)?.len() as u64)
+}
+
+fn answers(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
+    images.axis_chunks_iter(Axis(0), BATCH).map(|images| graph.infer(&images.to_owned())).collect()
+}
+
+/// Mean Kullback-Leibler divergence of the softmaxes.
+fn divergence(expected: &[Tensor], found: &[Tensor]) -> f64 {
+    let (mut sum, mut count) = (0.0, 0);
+    for (p, q) in expected.iter().zip(found) {
+        for (p, q) in p.outer_iter().zip(q.outer_iter()) {
+            let [p, q] =
+                [p, q].map(|row| log_softmax(&row.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()));
+            sum += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+            count += 1;
+        }
+    }
+    sum / f64::from(count.max(1))
+}
+
+fn log_softmax(row: &[f64]) -> Vec<f64> {
+    let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let all = row.iter().map(|v| (v - most).exp()).sum::<f64>().ln() + most;
+    row.iter().map(|v| v - all).collect()
+}
