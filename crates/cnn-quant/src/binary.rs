@@ -117,11 +117,25 @@ impl BinaryQuantizer {
     /// Name of the method.
     pub const NAME: &'static str = "quant.binary";
 
-    /// Checks the settings.
+    /// Checks each setting.
     ///
     /// # Errors
     /// [`Error::Setting`] naming the key.
     pub fn check(&self) -> Result<(), Error> {
+        let wrong = |key: &str, found: String, allowed| {
+            Err(Error::Setting { method: BinaryQuantizer::NAME, key: key.to_string(), found, allowed })
+        };
+        if self.calibration == 0 {
+            return wrong("calibration", "0".into(), "at least 1 image");
+        }
+        if !(self.rate.is_finite() && self.rate >= 0.0) {
+            return wrong("rate", self.rate.to_string(), "a finite rate, not negative");
+        }
+        Ok(())
+    }
+
+    /// Checks the settings that depend on each other.
+    fn check_together(&self) -> Result<(), Error> {
         let wrong = |key: &str, found: String, allowed| {
             Err(Error::Setting { method: BinaryQuantizer::NAME, key: key.to_string(), found, allowed })
         };
@@ -133,12 +147,6 @@ impl BinaryQuantizer {
         if self.activations == BinaryActivations::Float && self.first_stage > 0 {
             let allowed = "a first stage is for `activations = \"sign\"`";
             return wrong("first_stage", self.first_stage.to_string(), allowed);
-        }
-        if self.calibration == 0 {
-            return wrong("calibration", "0".into(), "at least 1 image");
-        }
-        if !(self.rate.is_finite() && self.rate >= 0.0) {
-            return wrong("rate", self.rate.to_string(), "a finite rate, not negative");
         }
         Ok(())
     }
@@ -219,6 +227,7 @@ impl Compressor for BinaryQuantizer {
 
     fn apply(&self, graph: &mut Graph, run: &mut Run<'_>) -> Result<()> {
         self.check()?;
+        self.check_together()?;
         let found = self.select(graph)?;
         let names: Vec<String> = found.iter().map(|&at| graph.nodes()[at].name.clone()).collect();
         let mut trained = graph.clone();

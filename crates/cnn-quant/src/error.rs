@@ -22,6 +22,11 @@ pub enum Error {
         /// The method.
         method: &'static str,
     },
+    /// A network that is not quantized.
+    #[error(
+        "no layer reads values on a grid with weights on one too; `quant.qdq` is for networks that come quantized, `quant.int8` quantizes"
+    )]
+    NothingQuantized,
     /// NaN or infinity where numbers are to be quantized.
     #[error(
         "{what} of `{layer}` are not finite and cannot be quantized; train again with a lower rate, or check the data"

@@ -365,18 +365,23 @@ impl Compressor for Int8Quantizer {
     }
 
     fn pack(&self, graph: &mut Graph) -> Result<()> {
-        graph.edit(|graph| {
-            let carrying = graph.nodes().iter().filter(|n| targets::carries(n.layer(), INT8_RANGE));
-            let names: Vec<String> = carrying.map(|n| n.name.clone()).collect();
-            for name in names {
-                let packed = pack_layer(graph.node(&name)?.layer()).map_err(|e| e.at(&name))?;
-                if let Some(packed) = packed {
-                    graph.replace(&name, packed)?;
-                }
-            }
-            Ok(())
-        })
+        pack_ranges(graph)
     }
+}
+
+/// Makes integer layers of all that are under [`Int8Range`].
+pub fn pack_ranges(graph: &mut Graph) -> Result<()> {
+    graph.edit(|graph| {
+        let carrying = graph.nodes().iter().filter(|n| targets::carries(n.layer(), INT8_RANGE));
+        let names: Vec<String> = carrying.map(|n| n.name.clone()).collect();
+        for name in names {
+            let packed = pack_layer(graph.node(&name)?.layer()).map_err(|e| e.at(&name))?;
+            if let Some(packed) = packed {
+                graph.replace(&name, packed)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn pack_layer(layer: &dyn Layer) -> Result<Option<Box<dyn Layer>>> {

@@ -95,6 +95,11 @@ impl Int8Range {
         made
     }
 
+    /// The constraint with grids that are known, one for each output channel.
+    pub(crate) fn on_grids(weights: WeightGrid, bits: u8, grids: Vec<Grid>, input: Grid) -> Int8Range {
+        Int8Range { input, weights, bits, parts: vec![1.0; grids.len()], grids }
+    }
+
     /// The grid of the layer's input, from calibration.
     pub fn input(&self) -> Grid {
         self.input

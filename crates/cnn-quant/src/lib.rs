@@ -7,6 +7,7 @@
 //!   "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
 //! - [`QuantizationAwareTraining`], `quant.qat`: 8 to 2 bits with training, the steps of the grids learned (Esser et al. 2020, "Learned Step Size
 //!   Quantization").
+//! - [`QdqLayers`], `quant.qdq`: integer layers for networks that come quantized from elsewhere.
 //! - [`BinaryQuantizer`], `quant.binary`: weights of one bit or three values, activations of one bit (Courbariaux et al. 2015,
 //!   "BinaryConnect"; Rastegari et al. 2016, "XNOR-Net"; Li, Zhang, Liu 2016, "Ternary Weight Networks"; Zhu et al. 2017, "Trained Ternary
 //!   Quantization").
@@ -68,6 +69,7 @@ mod lsq;
 mod mixed;
 mod observer;
 mod qat;
+mod qdq;
 mod signs;
 mod targets;
 mod ternary;
@@ -98,6 +100,7 @@ pub use learned_step::{LEARNED_STEP, LearnedStep};
 pub use linear_i8::LinearI8;
 pub use observer::Observer;
 pub use qat::QuantizationAwareTraining;
+pub use qdq::QdqLayers;
 pub use signs::{SIGNS, Signs};
 pub use ternary::{TERNARY, Ternary};
 pub use tie::Sharing;
@@ -126,6 +129,7 @@ pub fn register(registry: &mut Registry) {
     registry.method(KMeansQuantizer::NAME, KMeansQuantizer::build);
     registry.method(Int8Quantizer::NAME, Int8Quantizer::build);
     registry.method(BinaryQuantizer::NAME, BinaryQuantizer::build);
+    registry.method(QdqLayers::NAME, QdqLayers::build);
     registry.method(QuantizationAwareTraining::NAME, QuantizationAwareTraining::build);
 }
 

@@ -174,15 +174,18 @@ fn a_checkpoint_keeps_constraints_and_thresholds() {
 fn what_cannot_be_is_refused() {
     let registry = registry();
     let build = |config| registry.build_method("quant.binary", config).err().map(|e| e.to_string());
-    let three = build(json!({ "weights": "twn", "activations": "sign" })).unwrap();
-    assert!(three.contains("`activations` of `quant.binary` is sign") && three.contains("bwn"), "{three}");
-    assert!(build(json!({ "first_stage": 2 })).unwrap().contains("first_stage"));
     assert!(build(json!({ "calibration": 0 })).unwrap().contains("calibration"));
     assert!(build(json!({ "rate": f32::NAN })).is_some());
     assert!(build(json!({ "weights": "half" })).is_some());
 
     let data = stripes(16, [1, 8, 8], 4, 0).unwrap();
     let mut graph = network();
+    let (weights, activations) = (BinaryWeights::Twn, BinaryActivations::Sign);
+    let three = BinaryQuantizer { weights, activations, ..Default::default() };
+    let three = apply(&three, &mut graph, &data).unwrap_err().to_string();
+    assert!(three.contains("`activations` of `quant.binary` is sign") && three.contains("bwn"), "{three}");
+    let staged = BinaryQuantizer { first_stage: 2, ..Default::default() };
+    assert!(apply(&staged, &mut graph, &data).unwrap_err().to_string().contains("first_stage"));
     let only = cnn_core::Selection { only: vec!["first".into(), "last".into()], skip: Vec::new() };
     let nothing = BinaryQuantizer { layers: only, ..Default::default() };
     assert!(apply(&nothing, &mut graph, &data).unwrap_err().to_string().contains("found no"));

@@ -4,6 +4,7 @@ use super::one;
 use crate::express::{Attribute, Express, Numbers};
 use crate::layer::{ChannelRule, Keep, Layer};
 use crate::model_file::{Decoder, Encoder};
+use crate::session::{Levels, Lowered, Lowering, codes::OnGrid};
 use crate::tensor::{Tensor, elements, zeros};
 use crate::train::{Backward, Input, Needs, Step, Trainable};
 use crate::{Error, Result};
@@ -44,6 +45,14 @@ impl FakeQuantize {
                 scale.len(),
                 zero_point.len()
             ))),
+        }
+    }
+
+    /// The step and the ends of the levels, zero point taken off, if there is one scale for all values.
+    pub fn uniform(&self) -> Option<(f32, [i32; 2])> {
+        match (self.scale.as_slice(), self.zero_point.as_slice()) {
+            (&[step], &[zero]) => Some((step, [self.low - zero, self.high - zero])),
+            _ => None,
         }
     }
 
@@ -105,6 +114,12 @@ impl Layer for FakeQuantize {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let (low, high) = (self.low as f32, self.high as f32);
         self.each(one(inputs)?, |x, s, z| (((x / s).round_ties_even() + z).clamp(low, high) - z) * s)
+    }
+
+    fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
+        let (step, [low, high]) = self.uniform()?;
+        let (low, high) = (i16::try_from(low).ok()?, i16::try_from(high).ok()?);
+        OnGrid::lower(at, Levels { step, low, high })
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {

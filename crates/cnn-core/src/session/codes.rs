@@ -1,7 +1,7 @@
 //! From floats to bytes on a grid and back, where a kernel does not do it itself.
 
 use super::kernel::{Inputs, Kernel, Part, Target, parts_by_pixels};
-use super::lowering::{Edge, Layout, Levels};
+use super::lowering::{Edge, Epilogue, Layout, Levels, Lowered, Lowering};
 use crate::Result;
 use crate::simd::{Isa, Simd, SimdOp};
 
@@ -71,6 +71,68 @@ impl Kernel for Dequantize {
             out.pixel(p).iter_mut().zip(codes).for_each(|(y, &code)| *y = self.levels.value(code));
         }
         Ok(())
+    }
+}
+
+/// Values on a grid, as floats: quantized and back.
+#[derive(Debug)]
+pub(crate) struct OnGrid {
+    levels: Levels,
+    epilogue: Epilogue,
+    parts: Vec<Part>,
+}
+
+impl OnGrid {
+    /// The kernel for values that have channels.
+    pub fn lower(at: &Lowering<'_>, levels: Levels) -> Option<Lowered> {
+        at.by_channel().then(|| {
+            let epilogue = at.epilogue.clone();
+            Lowered::channels_last(OnGrid { levels, epilogue, parts: parts(at.output) })
+        })
+    }
+}
+
+impl Kernel for OnGrid {
+    fn algorithm(&self) -> &'static str {
+        "on a grid"
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        self.parts.clone()
+    }
+
+    fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, _scratch: &mut [f32]) -> Result<()> {
+        let residual = self.epilogue.residual.then(|| inputs.get(1));
+        let channels = out.part().channels.clone();
+        for p in out.part().pixels.clone() {
+            let y = out.pixel(p);
+            Isa::active().run(Round { levels: self.levels, x: inputs.get(0).pixel(p), y });
+            if !self.epilogue.is_empty() {
+                self.epilogue.finish(channels.clone(), y, residual.map(|r| r.pixel(p)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The point of the grid nearest to each value; NaN stays.
+struct Round<'a> {
+    levels: Levels,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl SimdOp for Round<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        // adding and taking away 1.5 * 2^23 rounds to even
+        const MAGIC: f32 = 12_582_912.0;
+        let Levels { step, low, high } = self.levels;
+        let (low, high) = (f32::from(low), f32::from(high));
+        for (y, &x) in self.y.iter_mut().zip(self.x) {
+            *y = ((x / step).clamp(low, high) + MAGIC - MAGIC) * step;
+        }
     }
 }
 

@@ -19,7 +19,7 @@
 
 mod arena;
 mod choices;
-mod codes;
+pub(crate) mod codes;
 mod compile;
 mod demand;
 pub(crate) mod elementwise;
