@@ -1,6 +1,7 @@
 //! Convolutions and linear layers of signs as kernels of a session.
 //!
-//! A part takes the signs of the rows that it reads, 64 channels a word; a filter's row meets the pixels under it as one run of words.
+//! A part takes the signs of the rows that it reads, 64 channels a word; a filter's row meets the pixels under it as one run of words. Where
+//! channels are so few that a whole row of the filter fits a word, pixels are joined with their neighbours first.
 
 use super::lowered::{Band, bounds, piece};
 use super::popcount::{Counter, Filters, TILE, Windows};
@@ -23,6 +24,8 @@ struct Xnor {
     counter: Counter,
     /// Words of a pixel.
     pitch: usize,
+    /// A pixel's word holds its neighbours to the right too, as many as a row of the filter has.
+    joined: bool,
     /// Where the runs of a window begin, and their words.
     runs: Vec<usize>,
     run_words: usize,
@@ -77,6 +80,7 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &XnorWeights) -> Optio
         return None;
     }
     let pitch = g.c.div_ceil(64);
+    let joined = g.kernel[1] > 1 && g.kernel[1] * g.c <= 64 && g.dilation[1] == 1;
     let tiles = g.m.div_ceil(TILE);
     let cost = lines * line * tiles * pitch * g.kernel[0] * g.kernel[1];
     let wanted = (cost / PART).clamp(1, PARTS);
@@ -110,14 +114,16 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &XnorWeights) -> Optio
         let row = i * g.dilation[0] * band.width;
         (0..g.kernel[1] / run_taps).map(move |j| (row + j * g.dilation[1]) * pitch)
     });
+    let run_words = if joined { 1 } else { run_taps * pitch };
     Some(Lowered::channels_last(Xnor {
         g: *g,
         counter: Counter::of(at.isa),
         pitch,
+        joined,
         runs: runs.collect(),
-        run_words: run_taps * pitch,
+        run_words,
         filters: Filters {
-            bits: at.shared("xnor", || pack(g, weights.bits())),
+            bits: at.shared("xnor", || pack(g, weights.bits(), joined)),
             alpha: full(Some(&alpha), 0.0),
             bias: full(Some(&bias), 0.0),
             scale: full(at.epilogue.scale.as_ref(), 1.0),
@@ -155,17 +161,33 @@ pub fn linear(at: &Lowering<'_>, n: usize, weights: &XnorWeights) -> Option<Lowe
     Some(Lowered { inputs: vec![Layout::Planar], output: Layout::Planar, ..lowered })
 }
 
-/// Filters `m x c x kh x kw` to `[tile][kh x kw x word][filter]`.
-fn pack(g: &ConvGeometry, bits: &[u8]) -> Vec<[u64; TILE]> {
+/// Filters `m x c x kh x kw` to `[tile][kh x kw x word][filter]`; joined, a word is a row of a filter, `kw x c`.
+fn pack(g: &ConvGeometry, bits: &[u8], joined: bool) -> Vec<[u64; TILE]> {
     let (taps, pitch) = (g.kernel[0] * g.kernel[1], g.c.div_ceil(64));
-    let mut packed = vec![[0; TILE]; g.m.div_ceil(TILE) * taps * pitch];
+    let words = if joined { g.kernel[0] } else { taps * pitch };
+    let mut packed = vec![[0; TILE]; g.m.div_ceil(TILE) * words];
     for (m, row) in bits.chunks_exact(g.c * taps).enumerate() {
         for (at, &bit) in row.iter().enumerate() {
             let (c, tap) = (at / taps, at % taps);
-            packed[(m / TILE * taps + tap) * pitch + c / 64][m % TILE] |= u64::from(bit) << (c % 64);
+            let (word, shift) = match joined {
+                true => (tap / g.kernel[1], tap % g.kernel[1] * g.c + c),
+                false => (tap * pitch + c / 64, c % 64),
+            };
+            packed[m / TILE * words + word][m % TILE] |= u64::from(bit) << shift;
         }
     }
     packed
+}
+
+/// Joins each word with those to its right, `count` in all, `bits` each.
+fn join(row: &mut [u64], count: usize, bits: usize) {
+    // a word's own bits stay where they are, whatever joined it before
+    let own = (1 << bits) - 1;
+    for i in 1..count.min(row.len()) {
+        let last = row.len() - i;
+        let shift = i * bits;
+        (0..last).for_each(|x| row[x] |= (row[x + i] & own) << shift);
+    }
 }
 
 /// For each kind of window and filter, the number of products and twice the filter's bits over padding, which count as differing.
@@ -216,10 +238,11 @@ impl Kernel for Xnor {
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
         self.band.fill(g, part.pixels.start / plane, &lines, words, 0, |pixels, to| {
-            for (p, to) in pixels.zip(to.chunks_exact_mut(self.pitch)) {
-                self.counter.signs(x.pixel(p), &self.thresholds, to);
-            }
+            self.counter.signs(x, pixels, &self.thresholds, to);
         });
+        if self.joined {
+            words.chunks_exact_mut(self.band.width).for_each(|row| join(row, g.kernel[1], g.c));
+        }
         let residual = self.residual.then(|| inputs.get(1));
         assert!(residual.is_none_or(|r| part.pixels.end <= r.pixels && part.channels.end <= r.channels));
         let of_row = self.added.len() / self.rows.taps.len();
