@@ -336,12 +336,27 @@ impl Compressor for Int8Quantizer {
         bits::check_patterns(&self.per_layer, graph)?;
         if let Some(bytes) = self.bytes {
             let images = run.calibration(self.calibration)?;
-            let per_layer = mixed::choose(self, graph, &found, &images, bytes)?;
-            let same =
-                Int8Quantizer { bytes: None, per_layer, equalize: false, fold: Some(false), ..self.clone() };
-            same.apply(graph, run)?;
-            *original = folded;
-            return Ok(());
+            let mut choices = mixed::choices(self, graph, &found, &images)?;
+            let mut wanted = bytes;
+            loop {
+                let per_layer = mixed::fit(self, graph, &mut choices, wanted)?;
+                let same = Int8Quantizer {
+                    bytes: None,
+                    per_layer,
+                    equalize: false,
+                    fold: Some(false),
+                    ..self.clone()
+                };
+                let mut done = graph.clone();
+                same.apply(&mut done, run)?;
+                let size = mixed::file_size(&same, &done)?;
+                if size <= bytes {
+                    *original = done;
+                    return Ok(());
+                }
+                // it came out larger than it was when the bits were chosen
+                wanted = wanted.saturating_sub(size - bytes);
+            }
         }
         let adaptive = self.rounding == Rounding::Adaptive;
         let errors = match self.bias_correction && !adaptive {

@@ -13,7 +13,7 @@ const BITS: [u8; 6] = [8, 6, 5, 4, 3, 2];
 const BATCH: usize = 32;
 
 /// What fewer bits do to a layer.
-struct Choice {
+pub struct Choice {
     name: String,
     /// Mean divergence of the answers from the original ones with this layer alone rounded, for each of [`BITS`] that is allowed.
     costs: Vec<(u8, f64)>,
@@ -22,18 +22,16 @@ struct Choice {
     weights: usize,
 }
 
-/// Bits of weights by layer so that the file has at most `bytes`: all begin with the most, and the one loses bits next that changes the
-/// answers least for the bits it gives back. Activations keep theirs. What single layers change is taken to add up.
+/// What fewer bits do to each of the layers at `found`; all begin with the most that are allowed.
 ///
 /// # Errors
-/// If not even the fewest bits make the file so small.
-pub fn choose(
+/// If the network does not fit the images.
+pub fn choices(
     method: &Int8Quantizer,
     graph: &Graph,
     found: &[usize],
     images: &Tensor,
-    bytes: u64,
-) -> Result<PerLayer> {
+) -> Result<Vec<Choice>> {
     let expected = answers(graph, images)?;
     let mut choices = Vec::new();
     for &at in found {
@@ -53,9 +51,18 @@ pub fn choose(
         let weights = targets::params(node.layer()).first().map_or(0, |w| w.len());
         choices.push(Choice { name: node.name.clone(), costs, at: 0, weights });
     }
+    Ok(choices)
+}
+
+/// Bits of weights by layer so that the file has at most `bytes`: the layer loses bits next that changes the answers least for the bits it gives
+/// back. Activations keep theirs. What single layers change is taken to add up.
+///
+/// # Errors
+/// If not even the fewest bits make the file so small.
+pub fn fit(method: &Int8Quantizer, graph: &Graph, choices: &mut [Choice], bytes: u64) -> Result<PerLayer> {
     loop {
-        let chosen = per_layer(method, &choices);
-        let size = file_size(method, graph, &chosen)?;
+        let chosen = per_layer(method, choices);
+        let size = rough_size(method, graph, &chosen)?;
         if size <= bytes {
             return Ok(chosen);
         }
@@ -68,10 +75,20 @@ pub fn choose(
             let why = format!(
                 "with 2 bits a weight the file has {size} bytes; skip fewer layers, prune first, or allow more"
             );
-            return Err(Error::invalid(format!("`bytes` = {bytes} of `{}`", Int8Quantizer::NAME), why));
+            return Err(Error::invalid(format!("`bytes` of `{}`", Int8Quantizer::NAME), why));
         };
         choices[cheapest].at += 1;
     }
+}
+
+/// Bytes of the file of a network under its constraints.
+///
+/// # Errors
+/// If it cannot be packed.
+pub fn file_size(method: &Int8Quantizer, graph: &Graph) -> Result<u64> {
+    let mut packed = graph.clone();
+    method.pack(&mut packed)?;
+    Ok(model_file::deploy_bytes(&packed, false)?.len() as u64)
 }
 
 fn per_layer(method: &Int8Quantizer, choices: &[Choice]) -> PerLayer {
@@ -82,13 +99,12 @@ fn per_layer(method: &Int8Quantizer, choices: &[Choice]) -> PerLayer {
     choices.iter().map(bits).collect()
 }
 
-/// Bytes of the file that these bits make.
-fn file_size(method: &Int8Quantizer, graph: &Graph, per_layer: &PerLayer) -> Result<u64> {
+/// Bytes of the file that these bits make when weights go to the nearest points; elsewhere they are a little harder or easier to code.
+fn rough_size(method: &Int8Quantizer, graph: &Graph, per_layer: &PerLayer) -> Result<u64> {
     let method = Int8Quantizer { per_layer: per_layer.clone(), ..method.clone() };
-    let mut packed = graph.clone();
-    method.constrain_blindly(&mut packed)?;
-    method.pack(&mut packed)?;
-    Ok(model_file::deploy_bytes(&packed, false)?.len() as u64)
+    let mut constrained = graph.clone();
+    method.constrain_blindly(&mut constrained)?;
+    file_size(&method, &constrained)
 }
 
 fn answers(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {

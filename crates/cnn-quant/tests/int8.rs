@@ -544,11 +544,10 @@ fn bits_by_layer_for_a_budget_of_bytes() {
     let all_8 = size(&made(None, Rounding::Nearest).unwrap());
     for (rounding, budget) in [(Rounding::Nearest, all_8 * 3 / 4), (Rounding::Adaptive, all_8 / 2)] {
         let small = made(Some(budget), rounding).unwrap();
-        // the arithmetic coder sees other levels than when the bits were chosen
-        assert!(size(&small) <= budget + budget / 50, "{} of {budget}", size(&small));
+        assert!(size(&small) <= budget, "{} of {budget}", size(&small));
         let bits = |name: &str| small.layer::<Conv2dI8>(name).unwrap().unwrap().weights().grids()[0].bits();
         assert!(bits("weak") < bits("strong"), "{} and {}", bits("weak"), bits("strong"));
     }
     let message = made(Some(100), Rounding::Nearest).unwrap_err().to_string();
-    assert!(message.contains("`bytes` = 100") && message.contains("2 bits"), "{message}");
+    assert!(message.contains("`bytes` of `quant.int8`") && message.contains("2 bits"), "{message}");
 }
