@@ -23,6 +23,11 @@ const BUDGET: (&str, &str) = (
     "what the network may cost: { macs = 0.5 }, { bytes = 0.5 }, { latency = 0.6 }, { milliseconds = 2.0 }",
 );
 
+const CALIBRATION: &str = "training images for the ranges of activations";
+const WEIGHT_BITS: &str = "bits of a weight, 2 to 8";
+const ACTIVATION_BITS: &str = "bits of an activation, 2 to 8";
+const BITS_PER_LAYER: &str = "other bits by name pattern, as { conv1 = { weights = 8, activations = 8 } }";
+
 /// What is known.
 pub const METHODS: &[Entry] = &[
     (
@@ -161,10 +166,57 @@ pub const METHODS: &[Entry] = &[
     ),
     (
         "quant.int8",
-        "8-bit integers after training (Jacob et al. 2018)",
+        "integers of 8 bits or fewer after training (Jacob et al. 2018)",
         &[
-            ("calibration", "training images for the ranges of activations"),
-            ("weights", "how weights are quantized, for each output channel"),
+            ("calibration", CALIBRATION),
+            (
+                "observer",
+                "how the range of activations is chosen: min_max, moving_average, percentile, kl, mse",
+            ),
+            ("weights", "how weights are quantized, for each output channel: symmetric, signed, affine"),
+            ("weight_range", "how the range of a channel's weights is chosen: min_max, mse"),
+            ("weight_bits", WEIGHT_BITS),
+            ("activation_bits", ACTIVATION_BITS),
+            ("per_layer", BITS_PER_LAYER),
+            ("bytes", "at most so many for the whole file: bits by layer are found for it"),
+            ("fold", "batch normalizations go into the convolutions before them first"),
+            ("equalize", "channels of neighbouring convolutions get ranges of one size first"),
+            ("rounding", "to which of the two points next to it a weight goes: nearest, adaptive"),
+            ("bias_correction", "biases make up for what rounding does to the mean of outputs"),
+            ("epochs", "epochs of training with the weights on their grids"),
+            ("rate", "learning rate in these epochs"),
+        ],
+    ),
+    (
+        "quant.qat",
+        "integers of 8 to 2 bits with training, the steps of the grids learned (LSQ, Esser et al. 2020; PACT)",
+        &[
+            ("weight_bits", WEIGHT_BITS),
+            ("activation_bits", ACTIVATION_BITS),
+            ("ends", "bits of the first and the last selected layer"),
+            ("per_layer", BITS_PER_LAYER),
+            ("gradient", "what moves the steps of activations: lsq, pact"),
+            ("calibration", CALIBRATION),
+            ("epochs", "epochs of training"),
+            ("rate", "learning rate in these epochs"),
+        ],
+    ),
+    (
+        "quant.qdq",
+        "integer layers for a network that comes quantized, with QuantizeLinear and DequantizeLinear",
+        &[],
+    ),
+    (
+        "quant.binary",
+        "weights of one bit or three values, activations of one bit (XNOR-Net, Rastegari et al. 2016)",
+        &[
+            ("weights", "bwn, binary_connect, twn, ttq"),
+            ("activations", "float, or sign: those of inputs less a learned threshold"),
+            ("ends", "whether the first and the last selected layer become binary too"),
+            ("calibration", "training images for the first thresholds"),
+            ("first_stage", "epochs with signs of inputs and float weights before"),
+            ("epochs", "epochs of training"),
+            ("rate", "learning rate in these epochs"),
         ],
     ),
     (
