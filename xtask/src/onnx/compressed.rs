@@ -72,9 +72,12 @@ pub fn run(registry: &Registry, python: &mut Python, directory: &Path) -> Result
             let name = format!("{network} {}", entry.name);
             let methods = entry.methods();
             rows.push(one(&name, &methods, |row, layer| {
-                let mut graph = trained.clone();
                 let method = entry.build(registry)?;
                 let mut run = Run::new(&images, &calibration, settings(), registry);
+                let mut graph = match entry.name {
+                    "quant.qdq" => quantized(registry, &trained, &mut run).context("a network on grids")?,
+                    _ => trained.clone(),
+                };
                 method.apply(&mut graph, &mut run).context("apply")?;
                 method.pack(&mut graph).context("pack")?;
                 compressed = Some(graph.clone());
@@ -164,6 +167,16 @@ fn trained(registry: &Registry, network: &str, images: &dyn Dataset) -> Result<G
     let settings = TrainSettings { epochs: 3, ..settings() };
     train(&mut graph, data, &settings, &mut CrossEntropy::default(), &mut [], &Progress::quiet())?;
     Ok(graph)
+}
+
+/// The network as it comes in from a file with `QuantizeLinear` and `DequantizeLinear`.
+fn quantized(registry: &Registry, trained: &Graph, run: &mut Run<'_>) -> Result<Graph> {
+    let mut graph = trained.clone();
+    let method = registry.build_method("quant.int8", serde_json::json!({}))?;
+    method.apply(&mut graph, run)?;
+    method.pack(&mut graph)?;
+    let bytes = cnn_onnx::to_bytes(&graph, &ExportOptions::default())?;
+    Ok(cnn_onnx::from_bytes(&bytes, None, &Default::default())?.graph)
 }
 
 fn last(rows: &[Compressed]) -> Row {
