@@ -92,7 +92,7 @@ impl Sums {
             );
         }
         let n = self.count as f64;
-        let with_ridge: Vec<Array2<f64>> = self.after.iter().map(|h| ridge(h / n)).collect();
+        let with_ridge: Vec<(Array2<f64>, f64)> = self.after.iter().map(|h| with_ridge(h / n)).collect();
         let w = slice(weight)?;
         let done: Vec<(Vec<f32>, f64)> = (0..rows)
             .into_par_iter()
@@ -102,8 +102,8 @@ impl Sums {
                 let w = ArrayView1::from(&w);
                 let pull = w.dot(&self.both[group]) / n;
                 // the ridge pulls towards the weight itself
-                let ridge = with_ridge[group][[0, 0]] - self.after[group][[0, 0]] / n;
-                let rounded = descend(w, &with_ridge[group], &(&pull + &(&w * ridge)).to_vec(), grids[row]);
+                let (h, ridge) = &with_ridge[group];
+                let rounded = descend(w, h, &(&pull + &(&w * *ridge)).to_vec(), grids[row]);
                 let mean = |w: &dyn Fn(usize) -> f64, x: &[f64]| -> f64 {
                     x.iter().enumerate().map(|(i, x)| w(i) * x / n).sum()
                 };
@@ -117,11 +117,12 @@ impl Sums {
     }
 }
 
-/// The matrix with a part of its mean diagonal added to the diagonal.
-fn ridge(mut h: Array2<f64>) -> Array2<f64> {
+/// The matrix with a part of its mean diagonal added to the diagonal, and what was added.
+fn with_ridge(mut h: Array2<f64>) -> (Array2<f64>, f64) {
     let mean = h.diag().sum() / h.nrows().max(1) as f64;
-    h.diag_mut().mapv_inplace(|d| d + RIDGE * mean.max(f64::MIN_POSITIVE));
-    h
+    let ridge = RIDGE * mean.max(f64::MIN_POSITIVE);
+    h.diag_mut().mapv_inplace(|d| d + ridge);
+    (h, ridge)
 }
 
 /// Minimises `v^T H v - 2 b^T v` over `v`, each value one of the two points of the grid around the weight: one after the other changes sides
@@ -205,7 +206,7 @@ mod tests {
         #[test]
         fn no_single_change_is_better(seed in prop::collection::vec(-1f64..1.0, 36), w in prop::collection::vec(-1f64..1.0, 6)) {
             let a = Array2::from_shape_vec((6, 6), seed).unwrap();
-            let h = ridge(a.t().dot(&a));
+            let (h, _) = with_ridge(a.t().dot(&a));
             let w = ArrayView1::from(&w);
             let b = w.dot(&h).to_vec();
             let grid = Grid::signed_bits(-1.0, 1.0, 3);

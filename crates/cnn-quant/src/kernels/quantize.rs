@@ -24,13 +24,6 @@ pub fn scale_back<T: Copy + Into<f64>>(isa: Isa, sums: &[T], bias: &[f64], steps
     isa.run(ScaleBack { sums, bias, steps, y });
 }
 
-/// `value / step` on the grid plus [`MAGIC`], rounded to even by the addition.
-#[inline(always)]
-fn shifted(grid: Grid, value: f32) -> f32 {
-    let value = if value.is_nan() { 0.0 } else { value };
-    (value / grid.step).clamp(f32::from(grid.low), f32::from(grid.high)) + MAGIC
-}
-
 struct Levels<'a> {
     grid: Grid,
     x: &'a [f32],
@@ -42,7 +35,10 @@ impl SimdOp for Levels<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _isa: S) {
         for (to, &x) in self.to.iter_mut().zip(self.x) {
-            *to = (shifted(self.grid, x).to_bits().wrapping_sub(MAGIC.to_bits())) as i16;
+            let value = if x.is_nan() { 0.0 } else { x };
+            let (low, high) = (f32::from(self.grid.low), f32::from(self.grid.high));
+            let level = (value / self.grid.step).clamp(low, high) + MAGIC;
+            *to = level.to_bits().wrapping_sub(MAGIC.to_bits()) as i16;
         }
     }
 }
@@ -59,9 +55,8 @@ impl SimdOp for Codes<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _isa: S) {
-        // the float of code 0 is the lowest level's
-        let lowest = (f32::from(self.grid.low) + MAGIC).to_bits();
-        let code = |x: f32| shifted(self.grid, x).to_bits().wrapping_sub(lowest) as u8;
+        let levels = cnn_core::session::Levels::from(self.grid);
+        let code = |x: f32| levels.code(x);
         let each = self.x.channels;
         // long loops: a pixel may have but a few channels
         if let Some(x) = self.x.run(self.pixels.clone()) {
