@@ -6,6 +6,7 @@ use cnn_core::layers::{
 };
 use cnn_core::ops::activation::ActivationFn;
 use cnn_core::session::{Session, SessionOptions};
+use cnn_core::simd::Isa;
 use cnn_core::tensor::tensor;
 use cnn_core::testing::{difference, strategies};
 use cnn_core::{Graph, Layer, Tensor};
@@ -293,6 +294,12 @@ fn bytes_between_layers_change_nothing() {
             graph.push("last", layer(&[8, 4 * a + 2 * b, 1, 1], plain, wide)).unwrap();
             let x = numbers(&[2, 3, 17, 18]);
             let expected = graph.infer(&x).unwrap();
+            // where kernels read bytes at all, they do here, and where a part would begin inside a float they do not
+            let reads = graph.layer::<Conv2dI8>("deep").unwrap().unwrap().reads(Isa::active()).is_some();
+            let options = SessionOptions::default().batches(&graph, &[2]);
+            let profile = Session::new(graph.clone(), &options).unwrap().profile(&x, 1).unwrap();
+            let pooled = profile.rows.iter().any(|row| row.algorithm == "maximum of codes");
+            assert_eq!(pooled, reads && a % 4 == 0, "{a} and {b}");
             for threads in [1, 2] {
                 assert_eq!(run(&graph, &x, threads), expected, "{a} and {b}, {grids:?}, {threads} threads");
             }
