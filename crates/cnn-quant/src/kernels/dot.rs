@@ -1,9 +1,9 @@
-//! Convolutions of unsigned bytes by signed ones, where the processor multiplies four of them at a time ([`quads`]).
+//! Convolutions of unsigned bytes by signed ones, where the processor multiplies four of them at a time ([`super::quads`]).
 //!
 //! A code is a level less the lowest one, `u = q - low`, so `sum q w = sum u w + low sum w`: the second part is known beforehand.
 
 use super::lowered::{Band, bounds, piece};
-use super::quads::{self, Destination, Filters, QUAD, Results, Rows, TILE};
+use super::quads::{Destination, Filters, Instructions, QUAD, Results, Rows, TILE};
 use super::quantize;
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
@@ -32,6 +32,7 @@ struct Dot {
     run_quads: usize,
     /// Terms `kh x kw x c`; `low sum w + bias` is added.
     filters: Filters,
+    with: Instructions,
     isa: Isa,
     residual: bool,
     /// An activation that is more than bounds.
@@ -43,20 +44,17 @@ struct Dot {
     parts: Vec<Part>,
 }
 
-/// True if this kernel takes the layer: one group, weights of a byte, and padding and all codes bytes.
-pub fn suits(groups: usize, weights: &Int8Weights, isa: Isa) -> bool {
-    let bytes = weights.levels().iter().all(|l| i8::try_from(*l).is_ok());
+/// The instructions by which this kernel computes the layer, if it takes it: one group, weights of a byte, and padding and all codes bytes.
+pub fn instructions(groups: usize, weights: &Int8Weights, isa: Isa) -> Option<Instructions> {
     let input = weights.input();
     let codes = input.low <= 0 && input.high >= 0 && input.high - input.low < 256;
-    groups == 1 && bytes && codes && quads::available(isa)
+    Instructions::of(isa, weights.levels()).filter(|_| groups == 1 && codes)
 }
 
 /// The kernel of a convolution in one group, if the processor has the instructions and the sums fit 32 bits whatever the input.
 pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Option<Lowered> {
     let terms = g.c * g.kernel[0] * g.kernel[1];
-    if !suits(g.groups, weights, at.isa) {
-        return None;
-    }
+    let with = instructions(g.groups, weights, at.isa)?;
     let lowest = i64::from(weights.input().low);
     let rows = weights.levels().chunks_exact(terms).enumerate();
     let added = rows.map(|(m, row)| {
@@ -65,7 +63,8 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
             row.iter().fold((0, 0), |(sum, sizes), &w| (sum + i64::from(w), sizes + i64::from(w).abs()));
         let added = lowest * sum + bias;
         let most = 255 * sizes + added.abs();
-        (most <= i64::from(i32::MAX)).then_some(added as i32)
+        // what is taken from codes leaves a sum within the same bounds
+        (most <= i64::from(i32::MAX)).then_some((added + i64::from(with.taken()) * sum) as i32)
     });
     let mut added: Vec<i32> = added.collect::<Option<_>>()?;
     let tiles = g.m.div_ceil(TILE);
@@ -131,6 +130,7 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
             low,
             high,
         },
+        with,
         isa: at.isa,
         residual: at.epilogue.residual,
         activation,
@@ -191,7 +191,7 @@ impl Dot {
         };
         let to = Destination { y, pitch, residual, residual_pitch };
         // SAFETY: these pixels and channels are those of the part, which this thread alone writes; the residual has them too.
-        unsafe { quads::products(rows, &self.filters, [channels.start, channels.end], to) };
+        unsafe { self.with.products(rows, &self.filters, [channels.start, channels.end], to) };
     }
 }
 

@@ -4,8 +4,9 @@
 //! into one run of levels, and multiplies windows with packed filters, filters in lanes: what comes out is channels last again.
 
 use super::pairs::{self, TILE};
+use super::quads::Instructions;
 use super::quantize;
-use super::{depthwise, dot, quads};
+use super::{depthwise, dot};
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::cast_slice_mut;
@@ -187,7 +188,8 @@ pub fn linear(at: &Lowering<'_>, n: usize, weights: &Int8Weights) -> Option<Lowe
 /// The grid of the input, if the kernel of a convolution reads bytes.
 pub fn reads(options: &ConvOptions, weights: &Int8Weights, isa: Isa) -> Option<Levels> {
     let depthwise = weights.shape()[..2] == [options.groups, 1] && depthwise::suits(weights);
-    let reads = quads::available(isa) && (depthwise || dot::suits(options.groups, weights, isa));
+    let some = Instructions::of(isa, &[]).is_some();
+    let reads = some && depthwise || dot::instructions(options.groups, weights, isa).is_some();
     reads.then(|| weights.input().into())
 }
 
