@@ -179,6 +179,10 @@ pub const METHODS: &[Entry] = &[
             ("activation_bits", ACTIVATION_BITS),
             ("per_layer", BITS_PER_LAYER),
             ("bytes", "at most so many for the whole file: bits by layer are found for it"),
+            (
+                "ms",
+                "at most so many for an image on one thread: the layers that become integers are found for it",
+            ),
             ("fold", "batch normalizations go into the convolutions before them first"),
             ("equalize", "channels of neighbouring convolutions get ranges of one size first"),
             ("rounding", "to which of the two points next to it a weight goes: nearest, adaptive"),

@@ -7,6 +7,7 @@ use crate::equalize::equalize;
 use crate::error::Error;
 use crate::fold::fold;
 use crate::grid::Grid;
+use crate::in_time;
 use crate::int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 use crate::int8_weights::Int8Weights;
 use crate::linear_i8::LinearI8;
@@ -68,6 +69,9 @@ pub struct Int8Quantizer {
     /// At most so many bytes for the whole file: each layer gets as few bits a weight as that needs, those first that change the network's
     /// answers least ([`crate::Bits`] of other layers are the most they get); no limit by default.
     pub bytes: Option<u64>,
+    /// At most so many milliseconds for an image on one thread of this machine: only as many layers as that needs become integers, those
+    /// first that change the network's answers least for the time they save, and the others stay in floats; no limit by default.
+    pub ms: Option<f64>,
     /// Whether batch normalizations go into the convolutions before them first. By default they do if `epochs` is 0: training needs them.
     pub fold: Option<bool>,
     /// Whether channels of neighbouring convolutions are scaled to ranges of one size first, which changes no output (cross-layer
@@ -109,6 +113,7 @@ impl Default for Int8Quantizer {
             activation_bits: 8,
             per_layer: PerLayer::new(),
             bytes: None,
+            ms: None,
             fold: None,
             equalize: false,
             rounding: Rounding::Nearest,
@@ -148,6 +153,9 @@ impl Int8Quantizer {
         if !(self.rate.is_finite() && self.rate >= 0.0) {
             return wrong("rate".into(), self.rate.to_string(), "a finite rate, not negative");
         }
+        if let Some(ms) = self.ms.filter(|ms| !(ms.is_finite() && *ms > 0.0)) {
+            return wrong("ms".into(), ms.to_string(), "a positive number of milliseconds");
+        }
         match self.observer {
             Observer::Percentile(percent) if !(percent > 0.0 && percent <= 100.0) => wrong(
                 "observer.percentile".into(),
@@ -156,6 +164,11 @@ impl Int8Quantizer {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// The same for a network whose batch normalizations have been folded and whose channels have been scaled.
+    pub(crate) fn after_preparation(&self) -> Int8Quantizer {
+        Int8Quantizer { equalize: false, fold: Some(false), ..self.clone() }
     }
 
     /// Bits of the named layer.
@@ -334,19 +347,22 @@ impl Compressor for Int8Quantizer {
         }
         let found = targets::select(graph, Int8Quantizer::NAME, &self.layers, INT8_RANGE)?;
         bits::check_patterns(&self.per_layer, graph)?;
+        if let Some(ms) = self.ms {
+            let only = in_time::choose(self, graph, &found, run, ms)?;
+            if !only.is_empty() {
+                let layers = Selection { only, skip: Vec::new() };
+                Int8Quantizer { ms: None, layers, ..self.after_preparation() }.apply(graph, run)?;
+                *original = folded;
+            }
+            return Ok(());
+        }
         if let Some(bytes) = self.bytes {
             let images = run.calibration(self.calibration)?;
             let mut choices = mixed::choices(self, graph, &found, &images)?;
             let mut wanted = bytes;
             loop {
                 let per_layer = mixed::fit(self, graph, &mut choices, wanted)?;
-                let same = Int8Quantizer {
-                    bytes: None,
-                    per_layer,
-                    equalize: false,
-                    fold: Some(false),
-                    ..self.clone()
-                };
+                let same = Int8Quantizer { bytes: None, per_layer, ..self.after_preparation() };
                 let mut done = graph.clone();
                 same.apply(&mut done, run)?;
                 let size = mixed::file_size(&same, &done)?;

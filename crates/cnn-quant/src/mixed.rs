@@ -1,16 +1,13 @@
 //! Bits for each layer from a budget of bytes: what a layer's rounding changes of the network's answers, against what it saves.
 
 use crate::bits::{Bits, PerLayer};
+use crate::divergence::{answers, divergence};
 use crate::int8::Int8Quantizer;
 use crate::targets;
 use cnn_core::{Compressor, Error, Graph, Result, Tensor, model_file};
-use ndarray::Axis;
 
 /// Bits that are tried, from many to few.
 const BITS: [u8; 6] = [8, 6, 5, 4, 3, 2];
-
-/// Images of a batch.
-const BATCH: usize = 32;
 
 /// What fewer bits do to a layer.
 pub struct Choice {
@@ -105,28 +102,4 @@ fn rough_size(method: &Int8Quantizer, graph: &Graph, per_layer: &PerLayer) -> Re
     let mut constrained = graph.clone();
     method.constrain_blindly(&mut constrained)?;
     file_size(&method, &constrained)
-}
-
-fn answers(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
-    images.axis_chunks_iter(Axis(0), BATCH).map(|images| graph.infer(&images.to_owned())).collect()
-}
-
-/// Mean Kullback-Leibler divergence of the softmaxes.
-fn divergence(expected: &[Tensor], found: &[Tensor]) -> f64 {
-    let (mut sum, mut count) = (0.0, 0);
-    for (p, q) in expected.iter().zip(found) {
-        for (p, q) in p.outer_iter().zip(q.outer_iter()) {
-            let [p, q] =
-                [p, q].map(|row| log_softmax(&row.iter().map(|&v| f64::from(v)).collect::<Vec<_>>()));
-            sum += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
-            count += 1;
-        }
-    }
-    sum / f64::from(count.max(1))
-}
-
-fn log_softmax(row: &[f64]) -> Vec<f64> {
-    let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let all = row.iter().map(|v| (v - most).exp()).sum::<f64>().ln() + most;
-    row.iter().map(|v| v - all).collect()
 }

@@ -3,9 +3,10 @@
 
 use cnn_core::compress::Chain;
 use cnn_core::data::{MemoryDataset, batch};
-use cnn_core::layers::{Activation, BatchNorm, Conv2d, ConvOptions, Flatten, Linear};
+use cnn_core::layers::{Activation, BatchNorm, Conv2d, ConvOptions, Flatten, GlobalAvgPool, Linear};
 use cnn_core::model_file::{deploy_bytes, from_bytes, from_bytes_limited};
 use cnn_core::ops::conv::ConvGeometry;
+use cnn_core::session::latencies;
 use cnn_core::tensor::{slice, tensor, zeros};
 use cnn_core::testing::{check_layer, lenet5, strategies, stripes};
 use cnn_core::train::TrainSettings;
@@ -550,4 +551,44 @@ fn bits_by_layer_for_a_budget_of_bytes() {
     }
     let message = made(Some(100), Rounding::Nearest).unwrap_err().to_string();
     assert!(message.contains("`bytes` of `quant.int8`") && message.contains("2 bits"), "{message}");
+}
+
+/// Without need nothing becomes an integer; with some need a layer that is worth it does, and one that is not does not.
+#[test]
+fn layers_for_a_budget_of_time() {
+    let mut graph = Graph::new(&[3, 32, 32]);
+    let numbers = |shape: &[usize]| {
+        let count = shape.iter().product::<usize>();
+        tensor(shape, (0..count).map(|i| (i * 31 % 97) as f32 / 97.0 - 0.45).collect()).unwrap()
+    };
+    let options = ConvOptions::default().pad(1);
+    graph.push("first", Conv2d::new(numbers(&[64, 3, 3, 3]), None, options).unwrap()).unwrap();
+    graph.push("relu", Activation::relu()).unwrap();
+    graph.push("heavy", Conv2d::new(numbers(&[64, 64, 3, 3]), None, options).unwrap()).unwrap();
+    graph.push("pool", GlobalAvgPool).unwrap();
+    graph.push("flatten", Flatten).unwrap();
+    graph.push("fc", Linear::new(numbers(&[4, 64]), Some(zeros(&[4]))).unwrap()).unwrap();
+    let data = stripes(32, [3, 32, 32], 4, 0).unwrap();
+    let made = |ms: Option<f64>| {
+        let mut graph = graph.clone();
+        let method = Int8Quantizer { ms, calibration: 32, ..Int8Quantizer::default() };
+        apply(&method, &mut graph, &data).map(|()| {
+            method.pack(&mut graph).unwrap();
+            graph
+        })
+    };
+    let integers = |graph: &Graph, name: &str| graph.node(name).unwrap().layer().is::<Conv2dI8>();
+    assert_eq!(made(Some(1e6)).unwrap().cost().unwrap().macs.int8, 0);
+    let message = made(Some(1e-6)).unwrap_err().to_string();
+    assert!(message.contains("`ms` of `quant.int8`") && message.contains("allow more"), "{message}");
+    // a limit that is measured may be missed when the machine is busy, but not each time
+    let all = made(None).unwrap();
+    let mixed = |_| {
+        let (fast, slow) = latencies(&all, &graph).unwrap();
+        let Ok(made) = made(Some((fast + slow) / 2.0)) else { return false };
+        integers(&made, "heavy") && !made.node("fc").unwrap().layer().is::<LinearI8>()
+    };
+    let (fast, slow) = latencies(&all, &graph).unwrap();
+    // where integers are slower there is nothing to choose
+    assert!(fast > 0.8 * slow || (0..10).any(mixed));
 }

@@ -29,6 +29,7 @@ mod groups;
 mod infer;
 mod kernel;
 pub(crate) mod kernels;
+mod latency;
 mod layout;
 mod lowering;
 mod plan;
@@ -39,6 +40,7 @@ mod tune;
 pub use choices::Choices;
 pub use floats::Floats;
 pub use kernel::{Inputs, Kernel, Part, Target, View, parts_by_pixels};
+pub use latency::latencies;
 pub use lowering::{Edge, Epilogue, Layout, Levels, Lowered, Lowering, Shared};
 pub use profile::{Profile, ProfileRow};
 

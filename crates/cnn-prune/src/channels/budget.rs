@@ -2,12 +2,11 @@
 
 use super::groups::ChannelGroup;
 use crate::error::PruneError;
-use cnn_core::session::{Session, SessionOptions};
+use cnn_core::session::{Session, SessionOptions, latencies};
 use cnn_core::{ChannelRule, Graph, Result, Tensor, model_file};
 use serde::{Deserialize, Serialize};
-use std::time::Instant;
 
-/// Runs of each side in a measurement of latency.
+/// Runs in which kernels are timed.
 const RUNS: usize = 31;
 
 /// What the pruned network may cost, as a part of what it cost before, in `(0, 1]`.
@@ -139,26 +138,4 @@ fn nanoseconds(graph: &Graph, groups: &[ChannelGroup]) -> Result<Vec<f64>> {
         sum
     };
     Ok(groups.iter().map(of_unit).collect())
-}
-
-/// Median milliseconds of an image through two networks, by turns.
-pub(super) fn latencies(a: &Graph, b: &Graph) -> Result<(f64, f64)> {
-    let options = SessionOptions::default();
-    let mut sessions = [Session::new(a.clone(), &options)?, Session::new(b.clone(), &options)?];
-    let mut times = [const { Vec::new() }; 2];
-    let images = [a, b].map(|g| vec![0.5; g.input_shape().iter().product()]);
-    let mut outputs = sessions.each_ref().map(|s| vec![0f32; s.output_shape().iter().product()]);
-    for _ in 0..RUNS {
-        for i in 0..2 {
-            sessions[i].run_into(&images[i], &mut outputs[i])?;
-            let start = Instant::now();
-            sessions[i].run_into(&images[i], &mut outputs[i])?;
-            times[i].push(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
-    let [a, b] = times.map(|mut t| {
-        t.sort_by(f64::total_cmp);
-        t[t.len() / 2]
-    });
-    Ok((a, b))
 }
