@@ -2,22 +2,26 @@
 
 use crate::codebook_weights::CodebookWeights;
 use crate::express;
+use crate::kernels::lookup;
+use cnn_core::cost::Macs;
 use cnn_core::express::Attribute;
 use cnn_core::layers::Linear;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{slice, tensor};
-use cnn_core::{Cost, Express, Layer, Result, Tensor};
+use cnn_core::{Cost, Error, Express, Layer, Param, Result, Role, Tensor};
+use std::sync::OnceLock;
 
 /// Packed form of a linear layer under `quant.kmeans`.
 ///
-/// What is saved is storage, not arithmetic: the layer keeps the weights decoded as 32-bit floats beside the indices and
-/// computes exactly what the dense layer did. Memory at run time is therefore five bytes a weight.
+/// It computes what the dense layer did. A session looks the weights up as it multiplies them where that pays, and what it holds and reads of
+/// a weight are its 1 to 5 bits; elsewhere it reads them decoded, as does [`Layer::infer`]: four bytes a weight, made when first needed.
 #[derive(Debug, Clone)]
 pub struct CodebookLinear {
     weights: CodebookWeights,
-    /// The same weights decoded.
-    dense: Linear,
+    bias: Option<Param>,
+    /// The same layer with the weights decoded.
+    dense: OnceLock<Linear>,
 }
 
 impl CodebookLinear {
@@ -38,8 +42,16 @@ impl CodebookLinear {
     /// # Errors
     /// If the parts do not fit each other.
     pub fn new(weights: CodebookWeights, bias: Option<Tensor>) -> Result<CodebookLinear> {
-        let dense = Linear::new(weights.decoded()?, bias)?;
-        Ok(CodebookLinear { weights, dense })
+        let shape = weights.shape();
+        let bias_fits = bias.as_ref().is_none_or(|b| b.shape() == &shape[..1]);
+        if shape.len() != 2 || weights.indices().is_empty() || !bias_fits {
+            let bias = bias.as_ref().map(|b| b.shape());
+            return Err(Error::Shape(format!(
+                "linear weights of shape {shape:?} with a bias of shape {bias:?}"
+            )));
+        }
+        let bias = bias.map(|b| Param::new(Role::Bias, b));
+        Ok(CodebookLinear { weights, bias, dense: OnceLock::new() })
     }
 
     /// Codebook and indices of the weights `[out, in]`.
@@ -48,8 +60,16 @@ impl CodebookLinear {
     }
 
     /// The same layer with ordinary weights.
-    pub fn dense(&self) -> &Linear {
-        &self.dense
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn dense(&self) -> Result<&Linear> {
+        if let Some(dense) = self.dense.get() {
+            return Ok(dense);
+        }
+        let bias = self.bias.as_ref().map(|b| b.value().clone());
+        let dense = Linear::new(self.weights.decoded()?, bias)?;
+        Ok(self.dense.get_or_init(|| dense))
     }
 
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Box<dyn Layer>> {
@@ -66,25 +86,38 @@ impl Layer for CodebookLinear {
     }
 
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        self.dense.output_shape(inputs)
+        match (inputs, self.weights.shape()) {
+            (&[&[n, features]], &[outputs, width]) if features == width => Ok(vec![n, outputs]),
+            (_, shape) => {
+                Err(Error::Shape(format!("linear weights of shape {shape:?} for inputs {inputs:?}")))
+            }
+        }
     }
 
     fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        self.dense.infer(inputs)
+        self.dense()?.infer(inputs)
     }
 
-    /// The kernel of the dense layer: the weights are read decoded, four bytes each.
     fn lower(&self, at: &Lowering<'_>) -> Option<Lowered> {
-        self.dense.lower(at)
+        let bias = self.bias.as_ref().and_then(|b| b.value().as_slice());
+        lookup::lower(at, &self.weights, bias).or_else(|| self.dense().ok()?.lower(at))
     }
 
     fn cost(&self, inputs: &[&[usize]]) -> Result<Cost> {
-        self.dense.cost(inputs)
+        let shape = self.output_shape(inputs)?;
+        let weights = self.weights.indices().len() as u64;
+        let biases = self.bias.as_ref().map_or([0, 0], |b| [b.len() as u64, b.nonzeros()]);
+        let float = shape[0] as u64 * weights;
+        Ok(Cost {
+            params: weights + biases[0],
+            nonzeros: self.weights.nonzeros() + biases[1],
+            macs: Macs { float, ..Macs::default() },
+        })
     }
 
     fn encode(&self, out: &mut Encoder) -> Result<()> {
         self.weights.shape().iter().try_for_each(|&n| out.uint(n))?;
-        let bias = self.dense.bias().map(|b| slice(b.value())).transpose()?;
+        let bias = self.bias.as_ref().map(|b| slice(b.value())).transpose()?;
         self.weights.encode(bias, out)
     }
 
@@ -93,7 +126,7 @@ impl Layer for CodebookLinear {
     }
 
     fn express(&self, at: &mut Express<'_>) -> Result<()> {
-        let inputs = express::codebook(at, &self.weights, self.dense.bias())?;
+        let inputs = express::codebook(at, &self.weights, self.bias.as_ref())?;
         let y = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);
         at.output(y);
         Ok(())

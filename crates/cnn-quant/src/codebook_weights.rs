@@ -93,6 +93,15 @@ impl CodebookWeights {
         &self.indices
     }
 
+    /// Weights that are not zero.
+    pub(crate) fn nonzeros(&self) -> u64 {
+        let rows = self.indices.chunks((self.indices.len() / self.rows().max(1)).max(1)).zip(self.books());
+        let of_row = |(row, book): (&[u8], usize)| {
+            row.iter().filter(|&&i| self.codebooks[book][usize::from(i)] != 0.0).count() as u64
+        };
+        rows.map(of_row).sum()
+    }
+
     /// The weights as floats.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ use wildmatch::WildMatch;
 ///   gradient is the sum over its members, of which it may have ten or a hundred thousand, so no one rate of SGD suits all.
 /// - Weights that are exactly zero (pruned) stay exactly zero: zero is an index of its own, and k-means runs on the others, with
 ///   `2^bits - 1` centroids. A layer with fewer different weights than centroids loses nothing.
-/// - [`Compressor::pack`] makes [`CodebookConv2d`] and [`CodebookLinear`], exactly equal to the constrained dense layers. What is
-///   saved is storage; the arithmetic stays that of 32-bit floats.
+/// - [`Compressor::pack`] makes [`CodebookConv2d`] and [`CodebookLinear`], exactly equal to the constrained dense layers. The
+///   arithmetic stays that of 32-bit floats; large linear layers read their weights as indices.
 ///
 /// ```
 /// use cnn_core::testing::{lenet5, stripes};

@@ -85,7 +85,7 @@ fn packed_equals_constrained_and_survives_the_file() {
                 Sharing::Groups(n) => n,
             }
         );
-        assert_eq!(fc.weights().decoded().unwrap(), *fc.dense().weight().value());
+        assert_eq!(fc.weights().decoded().unwrap(), *fc.dense().unwrap().weight().value());
         assert!(graph.layer::<CodebookConv2d>("conv").unwrap().is_some());
     }
 }
@@ -188,7 +188,7 @@ fn values_that_16_bits_cannot_hold_keep_32() {
         apply(&method, &mut graph).unwrap();
         method.pack(&mut graph).unwrap();
         let fc = graph.layer::<CodebookLinear>("fc").unwrap().unwrap();
-        assert!(cnn_core::tensor::relative_error(fc.dense().weight().value(), &scaled) < 0.05);
+        assert!(cnn_core::tensor::relative_error(fc.dense().unwrap().weight().value(), &scaled) < 0.05);
         from_bytes(&deploy_bytes(&graph, false).unwrap(), &registry()).unwrap();
     }
 }

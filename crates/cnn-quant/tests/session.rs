@@ -11,8 +11,8 @@ use cnn_core::tensor::tensor;
 use cnn_core::testing::{difference, strategies};
 use cnn_core::{Graph, Layer, Tensor};
 use cnn_quant::{
-    CodebookConv2d, CodebookLinear, Conv2dI8, Grid, Int8Range, Int8Weights, LinearI8, WeightGrid, XnorConv2d,
-    XnorLinear, XnorWeights,
+    CodebookConv2d, CodebookLinear, CodebookWeights, Conv2dI8, Grid, Int8Range, Int8Weights, LinearI8,
+    WeightGrid, XnorConv2d, XnorLinear, XnorWeights,
 };
 use ndarray::{Axis, Slice};
 use proptest::prelude::*;
@@ -304,5 +304,24 @@ fn bytes_between_layers_change_nothing() {
                 assert_eq!(run(&graph, &x, threads), expected, "{a} and {b}, {grids:?}, {threads} threads");
             }
         }
+    }
+}
+
+/// Large enough to be looked up where the processor can, with few values and many, for all rows and for each.
+#[test]
+fn large_layers_of_shared_weights() {
+    for (values, groups) in [(3, 1), (16, 1030), (30, 2), (200, 1)] {
+        let w = numbers(&[1030, 1100]).mapv(|v| (v * values as f32 / 3.0).round() / 8.0);
+        let ends = (1..=groups).map(|i| i * 1030 / groups).collect();
+        let weights = CodebookWeights::with_groups(&w, ends).unwrap();
+        let layer = CodebookLinear::new(weights, Some(numbers(&[1030]))).unwrap();
+        check(&layer, &numbers(&[1, 1100]), false);
+        let mut graph = Graph::new(&[1100]);
+        graph.push("layer", layer.clone()).unwrap();
+        let mut session = Session::new(graph, &SessionOptions::default()).unwrap();
+        let looked_up = session.profile(&numbers(&[1, 1100]), 1).unwrap().rows[0].algorithm == "lookup";
+        let can = Isa::active().name() == "avx512" && layer.weights().alphabet() <= 32;
+        assert_eq!(looked_up, can, "{} values", layer.weights().alphabet());
+        check(&layer, &numbers(&[3, 1100]), false);
     }
 }

@@ -3,6 +3,7 @@
 mod depthwise;
 mod dot;
 pub mod int8;
+pub mod lookup;
 pub mod lowered;
 mod pairs;
 mod popcount;
