@@ -2,6 +2,7 @@
 //!
 //! A code is a level less the lowest one, `u = q - low`, so `sum q w = sum u w + low sum w`: the second part goes with the bias.
 
+use super::depthwise_quads::{self, DepthwiseQuads};
 use super::lowered::{Band, bounds, piece};
 use super::quantize;
 use crate::grid::Grid;
@@ -37,6 +38,8 @@ struct Depthwise {
     band: Band,
     /// The grid of the output, if it is to be bytes.
     levels: Option<Levels>,
+    /// Where that is faster.
+    quads: Option<DepthwiseQuads>,
     parts: Vec<Part>,
 }
 
@@ -77,12 +80,15 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
     let (bounds, activation) = bounds(at.epilogue.activation);
     let levels = at.levels.filter(|_| activation.is_empty());
     let reads = at.inputs.first().map_or(Layout::ChannelsLast, |e| e.layout);
+    let starts: Vec<i64> = starts(weights).map(|(_, start)| start).collect();
+    // within 24 bits
+    let whole: Vec<i32> = starts.iter().map(|&start| start as i32).collect();
     let kernel = Depthwise {
         g: *g,
         isa: at.isa,
         input: weights.input(),
         weights: at.shared("int8 depthwise", turned),
-        bias: starts(weights).map(|(_, start)| start as f32).collect(),
+        bias: starts.iter().map(|&start| start as f32).collect(),
         steps: weights.grids().iter().map(|w| weights.input().step * w.step).collect(),
         scale: at.epilogue.scale.clone(),
         shift: at.epilogue.shift.clone(),
@@ -91,6 +97,7 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         activation,
         band: Band::of(g, g.c, rows.div_ceil(pieces))?,
         levels,
+        quads: DepthwiseQuads::new(at, g, weights, &whole, bounds, levels),
         parts: parts.collect(),
     };
     Some(Lowered {
@@ -99,6 +106,13 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         output: if levels.is_some() { Layout::Codes } else { Layout::ChannelsLast },
         alternatives: Vec::new(),
     })
+}
+
+impl Depthwise {
+    /// Floats that hold the bytes of the rows of a band, and what may be read behind them.
+    fn rows(&self) -> usize {
+        (self.band.len() + self.g.c + depthwise_quads::BEHIND).div_ceil(4).next_multiple_of(16)
+    }
 }
 
 impl Kernel for Depthwise {
@@ -112,11 +126,12 @@ impl Kernel for Depthwise {
 
     fn scratch(&self) -> usize {
         // bytes, and a vector of channels of a row as floats and as bytes
-        self.band.len().div_ceil(4).next_multiple_of(16) + (self.g.out_w() * self.isa.lanes() * 5).div_ceil(4)
+        self.rows() + (self.g.out_w() * self.isa.lanes() * 5).div_ceil(4)
     }
 
     fn weight_bytes(&self) -> usize {
-        (self.weights.len() + self.bias.len() + self.steps.len()) * 4
+        let quads = self.quads.as_ref().map_or(0, DepthwiseQuads::bytes);
+        (self.weights.len() + self.bias.len() + self.steps.len()) * 4 + quads
     }
 
     fn run(&self, inputs: Inputs<'_>, mut out: Target<'_>, scratch: &mut [f32]) -> Result<()> {
@@ -125,7 +140,7 @@ impl Kernel for Depthwise {
         let first = part.pixels.start % plane / width;
         let lines = first..first + part.pixels.len() / width;
         let (x, residual) = (inputs.get(0), self.residual.then(|| inputs.get(1)));
-        let (rows, row) = scratch.split_at_mut(self.band.len().div_ceil(4).next_multiple_of(16));
+        let (rows, row) = scratch.split_at_mut(self.rows());
         let rows: &mut [u8] = cast_slice_mut(rows);
         let zero = -self.input.low as u8;
         self.band.fill(g, part.pixels.start / plane, &lines, rows, zero, |pixels, to| {
@@ -148,6 +163,18 @@ impl Kernel for Depthwise {
             });
             let line = |to| Line { of: self, rows: &rows[from..], to, residual };
             let y = out.as_ptr().wrapping_add(start * out.pitch());
+            if let Some(quads) = &self.quads {
+                let line = depthwise_quads::Line {
+                    rows: &rows[from..],
+                    down: self.band.width * g.c,
+                    pixels: width,
+                    y: y.cast(),
+                    pitch: 4 * out.pitch(),
+                };
+                // SAFETY: the pixels are those of the part, which this thread alone writes, and bytes, as was just checked.
+                unsafe { quads.run(line) };
+                continue;
+            }
             self.isa.run(match self.levels {
                 Some(levels) => {
                     line(To::Codes { y: y.cast(), pitch: 4 * out.pitch(), levels, row: row.as_mut_ptr() })

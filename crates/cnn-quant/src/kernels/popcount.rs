@@ -157,7 +157,7 @@ unsafe fn portable(x: Windows<'_>, filters: &Filters, [from, to]: [usize; 2], ou
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::quads::{Results, store_codes};
+    use super::super::quads::Store;
     use super::{Destination, Filters, TILE, Windows};
     use cnn_core::session::View;
     use std::arch::x86_64::*;
@@ -230,7 +230,7 @@ mod x86 {
             }
             let [alpha, bias, scale, shift] = [&filters.alpha, &filters.bias, &filters.scale, &filters.shift]
                 .map(|v| _mm512_loadu_ps(v.as_ptr().add(from)));
-            let (low, high) = (_mm512_set1_ps(filters.low), _mm512_set1_ps(filters.high));
+            let store = Store::new(out.y, filters.low, filters.high);
             let mask = if to - from < TILE { (1u16 << (to - from)) - 1 } else { u16::MAX };
             for (i, counts) in counts.into_iter().enumerate() {
                 let [c0, c1] = counts.map(|c| _mm512_cvtepi64_epi32(c));
@@ -243,12 +243,7 @@ mod x86 {
                     let residual = out.residual.add((p + i) * out.residual_pitch);
                     value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual));
                 }
-                // the value second: NaN stays NaN
-                value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                match out.y {
-                    Results::Floats(y) => _mm512_mask_storeu_ps(y.add((p + i) * out.pitch), mask, value),
-                    Results::Codes(y, levels) => store_codes(y.add((p + i) * out.pitch), mask, value, levels),
-                }
+                store.set((p + i) * out.pitch, mask, value);
             }
         }
     }

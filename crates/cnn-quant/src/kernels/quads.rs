@@ -14,7 +14,7 @@ mod neon;
 mod vnni;
 
 #[cfg(target_arch = "x86_64")]
-pub use vnni::store_codes;
+pub use vnni::{Store, ToCodes};
 
 /// Filters of a tile: a vector of sums.
 pub const TILE: usize = 16;
@@ -152,6 +152,14 @@ impl Instructions {
             Instructions::Smlal => levels.iter().all(|level| (-127..=127).contains(level)),
             _ => levels.iter().all(|&level| i8::try_from(level).is_ok()),
         }
+    }
+
+    /// True if there are kernels that interleave bytes for these instructions.
+    pub fn interleaves(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Instructions::Vnni;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// What is taken from a code, an unsigned byte, before it is multiplied: where the instructions want signed ones, their middle. So many

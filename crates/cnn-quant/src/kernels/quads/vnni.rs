@@ -35,21 +35,77 @@ pub unsafe fn products(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2]
     }
 }
 
-/// [`Levels::code`] of each value.
-///
-/// # Safety
-/// The bytes of the mask must be the caller's to write.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub unsafe fn store_codes(to: *mut u8, mask: __mmask16, value: __m512, levels: Levels) {
-    let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(value, value);
-    let level = _mm512_maskz_div_ps(number, value, _mm512_set1_ps(levels.step));
-    let low = _mm512_set1_ps(f32::from(levels.low));
-    let level = _mm512_min_ps(_mm512_max_ps(level, low), _mm512_set1_ps(f32::from(levels.high)));
-    // rounds to even; what is taken away is a whole number
-    let code = _mm512_sub_epi32(_mm512_cvtps_epi32(level), _mm512_cvtps_epi32(low));
-    // SAFETY: the caller's promise.
-    unsafe { _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask, code) };
+/// Bounds and a grid, in vectors.
+#[derive(Clone, Copy)]
+pub struct ToCodes {
+    inverse: __m512,
+    low: __m512,
+    high: __m512,
+    lowest: __m512i,
+}
+
+impl ToCodes {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn new(levels: Levels, low: f32, high: f32) -> ToCodes {
+        let [low, high] = levels.bounds(low, high).map(|bound| _mm512_set1_ps(bound));
+        let (inverse, lowest) = (_mm512_set1_ps(levels.inverse()), _mm512_set1_epi32(levels.low.into()));
+        ToCodes { inverse, low, high, lowest }
+    }
+
+    /// [`Levels::code`] of values within the bounds.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn codes(self, value: __m512) -> __m512i {
+        let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(value, value);
+        let level = _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(value, self.inverse), self.low), self.high);
+        // rounds to even; NaN is level 0
+        _mm512_sub_epi32(_mm512_maskz_cvtps_epi32(number, level), self.lowest)
+    }
+}
+
+/// Where results go, as floats within bounds or as codes.
+#[derive(Clone, Copy)]
+pub enum Store {
+    Floats { y: *mut f32, low: __m512, high: __m512 },
+    Codes { y: *mut u8, to: ToCodes },
+}
+
+impl Store {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn new(y: Results, low: f32, high: f32) -> Store {
+        match y {
+            Results::Floats(y) => Store::Floats { y, low: _mm512_set1_ps(low), high: _mm512_set1_ps(high) },
+            Results::Codes(y, levels) => Store::Codes { y, to: ToCodes::new(levels, low, high) },
+        }
+    }
+
+    /// Writes the values of the mask.
+    ///
+    /// # Safety
+    /// The results from `at` on, as many as the mask says, must be the caller's to write.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn set(self, at: usize, mask: __mmask16, value: __m512) {
+        // SAFETY: the caller's promise. Where nothing is left out no mask is used, which some processors are slow at.
+        unsafe {
+            match self {
+                Store::Floats { y, low, high } => {
+                    // the value second: NaN stays NaN
+                    let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                    match mask {
+                        0xffff => _mm512_storeu_ps(y.add(at), value),
+                        _ => _mm512_mask_storeu_ps(y.add(at), mask, value),
+                    }
+                }
+                Store::Codes { y, to } => match mask {
+                    0xffff => _mm_storeu_si128(y.add(at).cast(), _mm512_cvtepi32_epi8(to.codes(value))),
+                    _ => _mm512_mask_cvtepi32_storeu_epi8(y.add(at).cast(), mask, to.codes(value)),
+                },
+            }
+        }
+    }
 }
 
 struct Block<'a> {
@@ -104,13 +160,13 @@ impl Block<'_> {
                     _mm512_storeu_si512(done.as_mut_ptr().cast(), sum);
                 }
             }
+            let store = Store::new(out.y, filters.low, filters.high);
             for v in 0..V {
                 let f = self.f + v * TILE;
                 let added = _mm512_loadu_si512(filters.added.as_ptr().add(f).cast());
                 let step = _mm512_loadu_ps(filters.steps.as_ptr().add(f));
                 let [scale, shift] = [&filters.scale, &filters.shift]
                     .map(|v| v.as_ref().map(|v| _mm512_loadu_ps(v.as_ptr().add(f))));
-                let (low, high) = (_mm512_set1_ps(filters.low), _mm512_set1_ps(filters.high));
                 let mask = match self.to - f {
                     left if left < TILE => (1u16 << left) - 1,
                     _ => u16::MAX,
@@ -128,16 +184,7 @@ impl Block<'_> {
                         let residual = out.residual.add(r * out.residual_pitch + v * TILE);
                         value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual));
                     }
-                    // the value second: NaN stays NaN
-                    value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                    match out.y {
-                        Results::Floats(y) => {
-                            _mm512_mask_storeu_ps(y.add(r * out.pitch + v * TILE), mask, value)
-                        }
-                        Results::Codes(y, levels) => {
-                            store_codes(y.add(r * out.pitch + v * TILE), mask, value, levels);
-                        }
-                    }
+                    store.set(r * out.pitch + v * TILE, mask, value);
                 }
             }
         }
