@@ -1,9 +1,10 @@
 //! Activations of one bit: the layer that `quant.binary` puts before the layers it trains.
 
+use crate::express;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::tensor::{elements, slice, slice_mut, tensor, zeros};
 use cnn_core::train::{Backward, Input, Needs, Step, Trainable};
-use cnn_core::{ChannelRule, Cost, Error, Keep, Layer, Param, Result, Role, Tensor};
+use cnn_core::{ChannelRule, Cost, Error, Express, Keep, Layer, Param, Result, Role, Tensor};
 
 /// `y = sign(x - t_c)`, -1 or 1, with a threshold `t_c` learned for each channel (Liu et al. 2020, "ReActNet", eq. 3): inputs behind a
 /// ReLU would all be 1 at a threshold of zero. The sign at the threshold is 1, that of NaN is -1.
@@ -89,6 +90,13 @@ impl Layer for BinaryActivation {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let rank = at.shape(0)?.len();
+        let y = express::signs(at, &self.thresholds(), rank)?;
+        at.output(y);
+        Ok(())
     }
 
     fn params(&self) -> Vec<&Param> {

@@ -3,12 +3,15 @@
 //! - A codebook: `Gather(values, Cast(indices))` are the weights; with several codebooks, one after the other in `values`, the start of
 //!   each row's is added to its indices. Indices are unsigned bytes, or four bits each for at most 16
 //!   values where four-bit constants are allowed. Entropy coding has no place in the standard.
+//! - Signs: `Clip(2^100 (x - t) + 1, -1, 1)`, which the standard's `Sign` is not, being 0 at `t`; the weights as a codebook of -1 and 1. Sums
+//!   are scaled afterwards: until then all numbers are whole.
 //! - 8 bits: the input through `QuantizeLinear` and back, weights and bias as integers through `DequantizeLinear`: the form that
 //!   runtimes recognise and compute in integers.
 
 use crate::codebook_weights::CodebookWeights;
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
+use crate::xnor_weights::XnorWeights;
 use cnn_core::express::{Attribute, ElementType, Express, Numbers, Value};
 use cnn_core::{Param, Result};
 
@@ -49,6 +52,57 @@ pub fn codebook(at: &mut Express<'_>, weights: &CodebookWeights, bias: Option<&P
         inputs.push(at.param("bias", bias)?);
     }
     Ok(inputs)
+}
+
+/// The signs of an input with so many thresholds: what is not negative when the threshold is taken from it is 1. A difference of less than
+/// `2^-99` counts as none.
+pub fn signs(at: &mut Express<'_>, thresholds: &[f32], rank: usize) -> Result<Value> {
+    // floats that differ do so by more than what this makes of 2, unless both are next to zero
+    const LARGE: f32 = (1u128 << 100) as f32;
+    let thresholds =
+        at.constant("thresholds", &of_channels(thresholds.len(), rank), Numbers::F32(thresholds.to_vec()))?;
+    let numbers = [("large", LARGE), ("one", 1.0), ("minus_one", -1.0)];
+    let [large, one, minus_one] =
+        numbers.map(|(name, value)| at.constant(name, &[], Numbers::F32(vec![value])));
+    let x = at.input(0)?;
+    let x = at.operator("Sub", &[x, thresholds], Vec::new());
+    let x = at.operator("Mul", &[x, large?], Vec::new());
+    let one = one?;
+    let x = at.operator("Add", &[x, one], Vec::new());
+    Ok(at.operator("Clip", &[x, minus_one?, one], Vec::new()))
+}
+
+/// Input and weights of a layer of signs.
+pub fn xnor(at: &mut Express<'_>, weights: &XnorWeights) -> Result<Vec<Value>> {
+    let x = signs(at, weights.thresholds(), weights.shape().len())?;
+    let bits = weights.bits().to_vec();
+    let numbers = if at.four_bit { Numbers::U4(bits) } else { Numbers::U8(bits) };
+    let values = at.constant("codebook", &[2], Numbers::F32(vec![-1.0, 1.0]))?;
+    let bits = at.constant("indices", weights.shape(), numbers)?;
+    let wide = at.operator("Cast", &[bits], vec![("to", Attribute::Type(ElementType::I32))]);
+    Ok(vec![x, at.operator("Gather", &[values, wide], Vec::new())])
+}
+
+/// The sums of a layer of signs, scaled, and the bias.
+pub fn scaled(at: &mut Express<'_>, sums: Value, weights: &XnorWeights) -> Result<Value> {
+    let (scales, bias) = weights.ending();
+    let shape = of_channels(scales.len(), weights.shape().len());
+    let scales = at.constant("scales", &shape, Numbers::F32(scales))?;
+    let y = at.operator("Mul", &[sums, scales], Vec::new());
+    if bias.iter().all(|&b| b == 0.0) {
+        return Ok(y);
+    }
+    let bias = at.constant("bias", &shape, Numbers::F32(bias))?;
+    Ok(at.operator("Add", &[y, bias], Vec::new()))
+}
+
+/// The shape of a number for each channel of a value of this rank.
+fn of_channels(channels: usize, rank: usize) -> Vec<usize> {
+    let mut shape = vec![1; rank];
+    if let Some(size) = shape.get_mut(1) {
+        *size = channels;
+    }
+    shape
 }
 
 /// Input, weights and bias of an 8-bit layer, each as floats made of integers.

@@ -95,17 +95,12 @@ impl Grid {
         self.step * self.integer(value) + 0.0
     }
 
-    /// `round(value (1 / step))` on the grid, to even when in the middle, as [`Levels::code`] does. Within the grid's few hundred levels, adding and taking away
+    /// `round(value / step)` on the grid, to even when in the middle. Within the grid's few hundred levels, adding and taking away
     /// `1.5 * 2^23` rounds just so, in two instructions on every processor.
     fn integer(&self, value: f32) -> f32 {
         const MAGIC: f32 = 12_582_912.0;
-        let within = (value * self.inverse()).clamp(f32::from(self.low), f32::from(self.high));
+        let within = (value / self.step).clamp(f32::from(self.low), f32::from(self.high));
         (within + MAGIC) - MAGIC
-    }
-
-    /// [`Levels::inverse`].
-    pub(crate) fn inverse(&self) -> f32 {
-        Levels::from(*self).inverse()
     }
 
     /// The same number of levels with at least this step.

@@ -9,7 +9,7 @@ use crate::grid::Grid;
 /// - beyond: `0` and `Q_N` or `Q_P`.
 pub fn slopes(v: f32, grid: &Grid) -> (f32, f32) {
     let (low, high) = (f32::from(grid.low), f32::from(grid.high));
-    let at = v * grid.inverse();
+    let at = v / grid.step;
     if at <= low {
         (0.0, low)
     } else if at >= high {

@@ -1,5 +1,6 @@
 //! A convolution of signs.
 
+use crate::express;
 use crate::kernels::{int8, xnor};
 use crate::xnor_weights::XnorWeights;
 use cnn_core::cost::Macs;
@@ -8,7 +9,7 @@ use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::ops::conv::ConvGeometry;
 use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{slice, slice_mut, zeros};
-use cnn_core::{Cost, Error, Layer, Result, Tensor};
+use cnn_core::{Cost, Error, Express, Layer, Result, Tensor};
 
 /// Packed form of a convolution under `quant.binary` with binary activations: `y_m = alpha_m sum s(x - t) s(w) + b_m`, padding counting
 /// nothing (Rastegari et al. 2016, "XNOR-Net", section 3.2, the scale of inputs left to the normalization that follows). A session counts bits:
@@ -113,5 +114,14 @@ impl Layer for XnorConv2d {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let inputs = express::xnor(at, &self.weights)?;
+        let kernel = [self.weights.shape()[2], self.weights.shape()[3]];
+        let sums = at.operator("Conv", &inputs, self.options.attributes(kernel));
+        let y = express::scaled(at, sums, &self.weights)?;
+        at.output(y);
+        Ok(())
     }
 }

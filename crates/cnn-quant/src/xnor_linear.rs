@@ -1,12 +1,14 @@
 //! A fully connected layer of signs.
 
+use crate::express;
 use crate::kernels::{int8, xnor};
 use crate::xnor_weights::XnorWeights;
 use cnn_core::cost::Macs;
+use cnn_core::express::Attribute;
 use cnn_core::model_file::{Decoder, Encoder};
 use cnn_core::session::{Lowered, Lowering};
 use cnn_core::tensor::{slice, slice_mut, zeros};
-use cnn_core::{Cost, Error, Layer, Result, Tensor};
+use cnn_core::{Cost, Error, Express, Layer, Result, Tensor};
 
 /// Packed form of a linear layer under `quant.binary` with binary activations; the arithmetic is that of [`crate::XnorConv2d`].
 #[derive(Debug, Clone)]
@@ -96,5 +98,13 @@ impl Layer for XnorLinear {
 
     fn clone_box(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn express(&self, at: &mut Express<'_>) -> Result<()> {
+        let inputs = express::xnor(at, &self.weights)?;
+        let sums = at.operator("Gemm", &inputs, vec![("transB", Attribute::Int(1))]);
+        let y = express::scaled(at, sums, &self.weights)?;
+        at.output(y);
+        Ok(())
     }
 }

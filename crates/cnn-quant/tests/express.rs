@@ -10,8 +10,9 @@ use cnn_core::testing::{difference, lenet5, strategies, stripes};
 use cnn_core::train::TrainSettings;
 use cnn_core::{Compressor, Error, Graph, Layer, Registry, Run, Tensor};
 use cnn_quant::{
-    CodebookConv2d, CodebookLinear, CodebookWeights, Conv2dI8, Grid, Int8Quantizer, Int8Range, Int8Weights,
-    KMeansQuantizer, LinearI8, WeightGrid, WeightRange,
+    BinaryActivation, CodebookConv2d, CodebookLinear, CodebookWeights, Conv2dI8, Grid, Int8Quantizer,
+    Int8Range, Int8Weights, KMeansQuantizer, LinearI8, WeightGrid, WeightRange, XnorConv2d, XnorLinear,
+    XnorWeights,
 };
 use proptest::prelude::*;
 
@@ -77,6 +78,26 @@ proptest! {
         kind in weight_grid(), input in input_grid(), bias in any::<bool>(),
     ) {
         check(LinearI8::new(int8(&w, bias.then_some(&b), kind, input)).unwrap(), &x, false);
+    }
+}
+
+/// With thresholds that inputs lie on, and bits of a byte or half of one.
+#[test]
+fn layers_of_signs() {
+    let signs = |shape: &[usize]| pattern(shape).mapv(|v| if v >= 0.0 { 0.5 } else { -0.5 });
+    let x = pattern(&[2, 6, 5, 5]);
+    let thresholds: Vec<f32> = (0..6).map(|c| if c == 0 { 0.0 } else { x[[0, c, 1, 2]] }).collect();
+    for four_bit in [false, true] {
+        let weights =
+            XnorWeights::new(&signs(&[4, 3, 3, 3]), thresholds.clone(), Some(&pattern(&[4]))).unwrap();
+        let options = ConvOptions::default().pad(1).groups(2);
+        let standard = check(XnorConv2d::new(weights, options).unwrap(), &x, four_bit);
+        assert_eq!(kinds(&standard), ["Sub", "Mul", "Add", "Clip", "Cast", "Gather", "Conv", "Mul", "Add"]);
+        let bits = &constant(&standard, "layer.indices").numbers;
+        assert_eq!(matches!(bits, Numbers::U4(_)), four_bit);
+        let weights = XnorWeights::new(&signs(&[7, 9]), vec![0.25; 9], None).unwrap();
+        check(XnorLinear::new(weights).unwrap(), &pattern(&[3, 9]), four_bit);
+        check(BinaryActivation::new(thresholds.clone()).unwrap(), &x, four_bit);
     }
 }
 

@@ -303,7 +303,7 @@ fn the_bits_are_the_same_everywhere() {
         assert_eq!(run(&graph, &x, threads), expected, "{threads} threads");
     }
     let bytes: Vec<u8> = expected.iter().flat_map(|v| v.to_le_bytes()).collect();
-    assert_eq!(crc32fast::hash(&bytes), 2_156_664_686, "{expected}");
+    assert_eq!(crc32fast::hash(&bytes), 1_976_851_814, "{expected}");
 }
 
 /// Bytes between layers: through pooling and concatenations (at whole floats, and not), values with readers that want different grids, one

@@ -34,20 +34,13 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// By what values are multiplied to be steps, `1 / step`: a division would take ten times as long as a product.
-    #[inline(always)]
-    pub fn inverse(&self) -> f32 {
-        // finite, so that zero stays zero, for steps of the smallest floats too
-        (1.0 / self.step).min(f32::MAX)
-    }
-
-    /// The byte of the level nearest to a value, `round(value (1 / step))`, halves to even; NaN is level 0.
+    /// The byte of the level nearest to a value, halves to even; NaN is level 0.
     #[inline(always)]
     pub fn code(&self, value: f32) -> u8 {
         // adding and taking away 1.5 * 2^23 rounds to even
         const MAGIC: f32 = 12_582_912.0;
         let value = if value.is_nan() { 0.0 } else { value };
-        let level = (value * self.inverse()).clamp(f32::from(self.low), f32::from(self.high)) + MAGIC;
+        let level = (value / self.step).clamp(f32::from(self.low), f32::from(self.high)) + MAGIC;
         level.to_bits().wrapping_sub((f32::from(self.low) + MAGIC).to_bits()) as u8
     }
 

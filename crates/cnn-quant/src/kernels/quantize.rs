@@ -34,11 +34,10 @@ impl SimdOp for Levels<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _isa: S) {
-        let inverse = self.grid.inverse();
         for (to, &x) in self.to.iter_mut().zip(self.x) {
             let value = if x.is_nan() { 0.0 } else { x };
             let (low, high) = (f32::from(self.grid.low), f32::from(self.grid.high));
-            let level = (value * inverse).clamp(low, high) + MAGIC;
+            let level = (value / self.grid.step).clamp(low, high) + MAGIC;
             *to = level.to_bits().wrapping_sub(MAGIC.to_bits()) as i16;
         }
     }

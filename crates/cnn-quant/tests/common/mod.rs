@@ -82,6 +82,14 @@ fn operator(o: &Operator, inputs: &[&Array]) -> Array {
             let numbers = inputs[1].integers().into_iter().map(|i| table[i as usize]).collect();
             Array { shape: inputs[1].shape.clone(), numbers: Numbers::F32(numbers) }
         }
+        "Sub" | "Mul" | "Add" if matches!(inputs[0].numbers, Numbers::F32(_)) => {
+            let (a, b) = (inputs[0].tensor(), inputs[1].tensor());
+            floats(&match o.kind {
+                "Sub" => a - b,
+                "Mul" => a * b,
+                _ => a + b,
+            })
+        }
         "Add" => {
             // one number for each index of the first axis
             let (numbers, each) =

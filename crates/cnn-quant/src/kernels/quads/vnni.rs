@@ -38,7 +38,7 @@ pub unsafe fn products(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2]
 /// Bounds and a grid, in vectors.
 #[derive(Clone, Copy)]
 pub struct ToCodes {
-    inverse: __m512,
+    step: __m512,
     low: __m512,
     high: __m512,
     lowest: __m512i,
@@ -49,8 +49,8 @@ impl ToCodes {
     #[target_feature(enable = "avx512f")]
     pub fn new(levels: Levels, low: f32, high: f32) -> ToCodes {
         let [low, high] = levels.bounds(low, high).map(|bound| _mm512_set1_ps(bound));
-        let (inverse, lowest) = (_mm512_set1_ps(levels.inverse()), _mm512_set1_epi32(levels.low.into()));
-        ToCodes { inverse, low, high, lowest }
+        let (step, lowest) = (_mm512_set1_ps(levels.step), _mm512_set1_epi32(levels.low.into()));
+        ToCodes { step, low, high, lowest }
     }
 
     /// [`Levels::code`] of values within the bounds.
@@ -58,7 +58,7 @@ impl ToCodes {
     #[target_feature(enable = "avx512f")]
     pub fn codes(self, value: __m512) -> __m512i {
         let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(value, value);
-        let level = _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(value, self.inverse), self.low), self.high);
+        let level = _mm512_min_ps(_mm512_max_ps(_mm512_div_ps(value, self.step), self.low), self.high);
         // rounds to even; NaN is level 0
         _mm512_sub_epi32(_mm512_maskz_cvtps_epi32(number, level), self.lowest)
     }
