@@ -118,6 +118,12 @@ fn rows_of(registry: &Registry, network: &'static str) -> Vec<Entry> {
             Entry { name, family: "alone", steps: vec![(name, config)] }
         })
         .collect();
+    // packed layers that the defaults do not make
+    rows.push(Entry {
+        name: "quant.binary, signs",
+        family: "alone",
+        steps: vec![("quant.binary", serde_json::json!({ "activations": "sign" }))],
+    });
     if network == crate::bench::plan::NETWORK {
         rows.extend(entries(Budget { smoke: true, seed: 0 }));
     }
