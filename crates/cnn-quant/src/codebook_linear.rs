@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 
 /// Packed form of a linear layer under `quant.kmeans`.
 ///
-/// It computes what the dense layer did. A session looks the weights up as it multiplies them where that pays, and what it holds and reads of
-/// a weight are its 1 to 5 bits; elsewhere it reads them decoded, as does [`Layer::infer`]: four bytes a weight, made when first needed.
+/// It computes what the dense layer did. A session looks the weights up as it multiplies them where that pays, and holds and reads their
+/// indices, packed; elsewhere it reads them decoded, as does [`Layer::infer`]: four bytes a weight, made when first needed.
 #[derive(Debug, Clone)]
 pub struct CodebookLinear {
     weights: CodebookWeights,

@@ -13,8 +13,9 @@ const BATCH: usize = 32;
 /// If the network does not fit the images.
 pub fn answers(graph: &Graph, images: &Tensor) -> Result<Vec<Tensor>> {
     let count = images.len_of(Axis(0));
-    let batches = [BATCH, count % BATCH].map(|n| n.min(count));
-    let batches: Vec<usize> = batches.into_iter().filter(|&n| n > 0).collect();
+    let mut batches = vec![BATCH.min(count), count % BATCH];
+    batches.retain(|&n| n > 0);
+    batches.dedup();
     let mut session = Session::new(graph.clone(), &SessionOptions::default().batches(graph, &batches))?;
     images.axis_chunks_iter(Axis(0), BATCH).map(|images| session.run(&images.to_owned())).collect()
 }

@@ -54,10 +54,9 @@ pub fn codebook(at: &mut Express<'_>, weights: &CodebookWeights, bias: Option<&P
     Ok(inputs)
 }
 
-/// The signs of an input with so many thresholds: what is not negative when the threshold is taken from it is 1. A difference of less than
-/// `2^-99` counts as none.
+/// The signs of an input with so many thresholds: what is not negative when the threshold is taken from it is 1. NaN stays NaN, which is -1
+/// for the layer, and a negative difference of less than `2^-99`, which only numbers next to zero have, becomes one between -1 and 1.
 pub fn signs(at: &mut Express<'_>, thresholds: &[f32], rank: usize) -> Result<Value> {
-    // floats that differ do so by more than what this makes of 2, unless both are next to zero
     const LARGE: f32 = (1u128 << 100) as f32;
     let thresholds =
         at.constant("thresholds", &of_channels(thresholds.len(), rank), Numbers::F32(thresholds.to_vec()))?;
@@ -66,8 +65,8 @@ pub fn signs(at: &mut Express<'_>, thresholds: &[f32], rank: usize) -> Result<Va
         numbers.map(|(name, value)| at.constant(name, &[], Numbers::F32(vec![value])));
     let x = at.input(0)?;
     let x = at.operator("Sub", &[x, thresholds], Vec::new());
-    let x = at.operator("Mul", &[x, large?], Vec::new());
-    let one = one?;
+    let (large, one) = (large?, one?);
+    let x = at.operator("Mul", &[x, large], Vec::new());
     let x = at.operator("Add", &[x, one], Vec::new());
     Ok(at.operator("Clip", &[x, minus_one?, one], Vec::new()))
 }

@@ -334,6 +334,11 @@ impl Compressor for Int8Quantizer {
 
     fn apply(&self, graph: &mut Graph, run: &mut Run<'_>) -> Result<()> {
         self.check()?;
+        if self.bytes.is_some() && self.ms.is_some() {
+            // not in `check`: a recipe is checked key by key
+            let why = "a file has one budget, `bytes` or `ms`; leave one of them out".to_string();
+            return Err(cnn_core::Error::invalid(format!("`bytes` of `{}`", Int8Quantizer::NAME), why));
+        }
         let original = graph;
         let mut folded = original.clone();
         if self.fold.unwrap_or(self.epochs == 0) {
@@ -349,6 +354,7 @@ impl Compressor for Int8Quantizer {
         bits::check_patterns(&self.per_layer, graph)?;
         if let Some(ms) = self.ms {
             let only = in_time::choose(self, graph, &found, run, ms)?;
+            // one that keeps to the limit already stays in floats
             if !only.is_empty() {
                 let layers = Selection { only, skip: Vec::new() };
                 Int8Quantizer { ms: None, layers, ..self.after_preparation() }.apply(graph, run)?;

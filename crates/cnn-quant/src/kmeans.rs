@@ -25,7 +25,7 @@ use wildmatch::WildMatch;
 /// - Weights that are exactly zero (pruned) stay exactly zero: zero is an index of its own, and k-means runs on the others, with
 ///   `2^bits - 1` centroids. A layer with fewer different weights than centroids loses nothing.
 /// - [`Compressor::pack`] makes [`CodebookConv2d`] and [`CodebookLinear`], exactly equal to the constrained dense layers. The
-///   arithmetic stays that of 32-bit floats; large linear layers read their weights as indices.
+///   arithmetic stays that of 32-bit floats; where it pays, large linear layers read their weights as indices.
 ///
 /// ```
 /// use cnn_core::testing::{lenet5, stripes};

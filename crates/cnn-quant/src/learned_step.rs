@@ -114,7 +114,12 @@ impl Constraint for LearnedStep {
                 sum += f64::from(*g * by_step);
                 *g *= by_w;
             }
-            of_steps.push(sum as f32 * lsq::scale(w.len(), &grid));
+            // the furthest point, in steps
+            let most = match self.points {
+                Points::MidTread => f32::from(grid.high.max(-grid.low)),
+                Points::MidRise => 0.5 * f32::from(grid.high),
+            };
+            of_steps.push(sum as f32 * lsq::scale(w.len(), most));
         }
         self.steps.write_grad(|out| out.copy_from_slice(&of_steps));
     }
@@ -171,7 +176,8 @@ fn best_between(row: &[f32], bits: u8) -> f32 {
     };
     // from points that lie close to the middle to such as reach the largest weight
     let steps = (1..=PARTS).map(|part| 2.0 * most / f32::from(grid.high) * part as f32 / PARTS as f32);
-    steps.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(2.0 * most)
+    let best = steps.map(|step| (step, error(step))).min_by(|a, b| a.1.total_cmp(&b.1));
+    best.map_or(2.0 * most, |(step, _)| step)
 }
 
 #[cfg(test)]

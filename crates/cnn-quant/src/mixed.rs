@@ -5,6 +5,7 @@ use crate::divergence::{answers, divergence};
 use crate::int8::Int8Quantizer;
 use crate::targets;
 use cnn_core::{Compressor, Error, Graph, Result, Tensor, model_file};
+use rayon::prelude::*;
 
 /// Bits that are tried, from many to few.
 const BITS: [u8; 6] = [8, 6, 5, 4, 3, 2];
@@ -30,8 +31,7 @@ pub fn choices(
     images: &Tensor,
 ) -> Result<Vec<Choice>> {
     let expected = answers(graph, images)?;
-    let mut choices = Vec::new();
-    for &at in found {
+    let choice = |&at: &usize| {
         let node = &graph.nodes()[at];
         let most = method.bits_of(&node.name).weights;
         let mut costs = Vec::new();
@@ -46,9 +46,9 @@ pub fn choices(
             costs[i - 1].1 = costs[i - 1].1.min(costs[i].1);
         }
         let weights = targets::params(node.layer()).first().map_or(0, |w| w.len());
-        choices.push(Choice { name: node.name.clone(), costs, at: 0, weights });
-    }
-    Ok(choices)
+        Ok(Choice { name: node.name.clone(), costs, at: 0, weights })
+    };
+    found.par_iter().map(choice).collect()
 }
 
 /// Bits of weights by layer so that the file has at most `bytes`: the layer loses bits next that changes the answers least for the bits it gives

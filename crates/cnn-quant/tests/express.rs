@@ -85,7 +85,10 @@ proptest! {
 #[test]
 fn layers_of_signs() {
     let signs = |shape: &[usize]| pattern(shape).mapv(|v| if v >= 0.0 { 0.5 } else { -0.5 });
-    let x = pattern(&[2, 6, 5, 5]);
+    let mut x = pattern(&[2, 6, 5, 5]);
+    // next to a threshold of zero
+    x[[0, 0, 0, 0]] = -1e-29;
+    x[[0, 0, 0, 1]] = 1e-40;
     let thresholds: Vec<f32> = (0..6).map(|c| if c == 0 { 0.0 } else { x[[0, c, 1, 2]] }).collect();
     for four_bit in [false, true] {
         let weights =

@@ -581,6 +581,9 @@ fn layers_for_a_budget_of_time() {
     assert_eq!(made(Some(1e6)).unwrap().cost().unwrap().macs.int8, 0);
     let message = made(Some(1e-6)).unwrap_err().to_string();
     assert!(message.contains("`ms` of `quant.int8`") && message.contains("allow more"), "{message}");
+    let both = Int8Quantizer { ms: Some(1.0), bytes: Some(1000), ..Int8Quantizer::default() };
+    let message = apply(&both, &mut graph.clone(), &data).unwrap_err().to_string();
+    assert!(message.contains("one budget"), "{message}");
     // a limit that is measured may be missed when the machine is busy, but not each time
     let all = made(None).unwrap();
     let mixed = |_| {

@@ -7,27 +7,44 @@ use std::time::Instant;
 /// Runs of each side.
 const RUNS: usize = 31;
 
+/// Median milliseconds of an image through a network on one thread.
+///
+/// # Errors
+/// If the network cannot be compiled or run.
+pub fn latency(graph: &Graph) -> Result<f64> {
+    let [ms] = medians([graph])?;
+    Ok(ms)
+}
+
 /// Median milliseconds of an image through two networks on one thread, by turns: what else the machine does falls on both.
 ///
 /// # Errors
 /// If a network cannot be compiled or run.
 pub fn latencies(a: &Graph, b: &Graph) -> Result<(f64, f64)> {
+    let [a, b] = medians([a, b])?;
+    Ok((a, b))
+}
+
+fn medians<const N: usize>(graphs: [&Graph; N]) -> Result<[f64; N]> {
     let options = SessionOptions::default();
-    let mut sessions = [Session::new(a.clone(), &options)?, Session::new(b.clone(), &options)?];
-    let mut times = [const { Vec::new() }; 2];
-    let images = [a, b].map(|g| vec![0.5; g.input_shape().iter().product()]);
-    let mut outputs = sessions.each_ref().map(|s| vec![0f32; s.output_shape().iter().product()]);
+    let mut sessions = Vec::with_capacity(N);
+    for graph in graphs {
+        let image = vec![0.5; graph.input_shape().iter().product()];
+        let session = Session::new(graph.clone(), &options)?;
+        let output = vec![0f32; session.output_shape().iter().product()];
+        sessions.push((session, image, output));
+    }
+    let mut times = [const { Vec::new() }; N];
     for _ in 0..RUNS {
-        for i in 0..2 {
-            sessions[i].run_into(&images[i], &mut outputs[i])?;
+        for (times, (session, image, output)) in times.iter_mut().zip(&mut sessions) {
+            session.run_into(image, output)?;
             let start = Instant::now();
-            sessions[i].run_into(&images[i], &mut outputs[i])?;
-            times[i].push(start.elapsed().as_secs_f64() * 1e3);
+            session.run_into(image, output)?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }
-    let [a, b] = times.map(|mut t| {
+    Ok(times.map(|mut t| {
         t.sort_by(f64::total_cmp);
         t[t.len() / 2]
-    });
-    Ok((a, b))
+    }))
 }

@@ -40,7 +40,7 @@ mod tune;
 pub use choices::Choices;
 pub use floats::Floats;
 pub use kernel::{Inputs, Kernel, Part, Target, View, parts_by_pixels};
-pub use latency::latencies;
+pub use latency::{latencies, latency};
 pub use lowering::{Edge, Epilogue, Layout, Levels, Lowered, Lowering, Shared};
 pub use profile::{Profile, ProfileRow};
 

@@ -1,4 +1,5 @@
-//! Convolutions of each channel alone, channels in lanes. Codes are read as floats: what 24 bits can hold is exact in any order.
+//! Convolutions of each channel alone, channels in lanes. Codes are read as floats, if not by quads: what 24 bits can hold is exact in any
+//! order.
 //!
 //! A code is a level less the lowest one, `u = q - low`, so `sum q w = sum u w + low sum w`: the second part goes with the bias.
 

@@ -61,6 +61,7 @@ impl DepthwiseQuads {
         bounds: [f32; 2],
         levels: Option<Levels>,
     ) -> Option<DepthwiseQuads> {
+        let levels = levels?;
         let three = g.kernel == [3, 3] && g.dilation == [1, 1] && matches!(g.stride[1], 1 | 2);
         let can = Instructions::of(at.isa, weights.levels()).is_some_and(Instructions::interleaves);
         if !three || !can || at.epilogue.residual {
@@ -80,7 +81,7 @@ impl DepthwiseQuads {
             scale: of_channels(&at.epilogue.scale),
             shift: of_channels(&at.epilogue.shift),
             bounds,
-            levels: levels?,
+            levels,
         })
     }
 
@@ -172,9 +173,10 @@ mod x86 {
         let mut sums = [[_mm512_setzero_si512(); 4]; PIXELS];
         // SAFETY: the caller's promise; four columns are there, and what is read behind the last channel does not count.
         unsafe {
-            let mut x = line.rows.as_ptr().add(p * of.stride * of.c + first);
-            let mut w = of.weights.as_ptr().add(first / BLOCK * 3 * ROW);
-            for _ in 0..3 {
+            let x = line.rows.as_ptr().add(p * of.stride * of.c + first);
+            let w = of.weights.as_ptr().add(first / BLOCK * 3 * ROW);
+            for row in 0..3 {
+                let (x, w) = (x.add(row * line.down), w.add(row * ROW));
                 let column = |i: usize| _mm512_loadu_si512(x.add(i * of.c).cast());
                 let (c0, c1, c2, c3) = (column(0), column(1), column(2), column(3));
                 let (a, b) = (_mm512_unpacklo_epi8(c0, c1), _mm512_unpackhi_epi8(c0, c1));
@@ -192,8 +194,6 @@ mod x86 {
                         *sum = _mm512_dpbusd_epi32(*sum, quad, w);
                     }
                 }
-                x = x.add(line.down);
-                w = w.add(ROW);
             }
         }
         sums

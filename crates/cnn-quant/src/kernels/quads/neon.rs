@@ -53,7 +53,7 @@ unsafe fn add_dots(sums: &mut [int32x4_t; 4], quad: *const u8, w: [int8x16_t; 4]
     // SAFETY: the function has the features, and four bytes are read. The instruction is not yet among the intrinsics; four in one block,
     // since the compiler moves registers about between blocks.
     unsafe {
-        let x = vreinterpretq_s8_u32(vld1q_dup_u32(quad.cast()));
+        let x = vreinterpretq_s8_u32(vdupq_n_u32(quad.cast::<u32>().read_unaligned()));
         let x = veorq_s8(x, vdupq_n_s8(-128));
         asm!(
             "sdot {s0:v}.4s, {x:v}.16b, {w0:v}.16b",
@@ -128,7 +128,8 @@ unsafe fn block_smlal<const R: usize>(
         // of two filters each, two halves of a quad
         let mut sums = [[vdupq_n_s32(0); TILE / 2]; R];
         let middle = vdup_n_s8(-128);
-        let code = |a: *const u8| veor_s8(vreinterpret_s8_u32(vld1_dup_u32(a.cast())), middle);
+        let code =
+            |a: *const u8| veor_s8(vreinterpret_s8_u32(vdup_n_u32(a.cast::<u32>().read_unaligned())), middle);
         for &run in rows.runs {
             let mut a = first.add(run);
             for _ in 0..rows.run_quads / 2 {

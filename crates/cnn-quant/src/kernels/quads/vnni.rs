@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 const ROWS: usize = 12;
 
 /// # Safety
-/// As [`super::products`] checks.
+/// As [`super::Instructions::products`] checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub unsafe fn products(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], out: Destination) {
     let mut f = from;
