@@ -199,7 +199,6 @@ pub const METHODS: &[Entry] = &[
             ("activation_bits", ACTIVATION_BITS),
             ("ends", "bits of the first and the last selected layer"),
             ("per_layer", BITS_PER_LAYER),
-            ("points", "where the points of weights lie: mid_tread (zero is one), mid_rise (zero is none)"),
             ("gradient", "what moves the steps of activations: lsq, pact"),
             ("calibration", CALIBRATION),
             ("epochs", "epochs of training"),

@@ -158,9 +158,7 @@ impl Trainable for LearnedGrid {
             .collect();
         let sum = sums.iter().sum::<f64>() as f32;
         let of_step = match self.gradient {
-            StepGradient::Lsq => {
-                sum * lsq::scale(x.len() / x.shape()[0].max(1), f32::from(grid.high.max(-grid.low)))
-            }
+            StepGradient::Lsq => sum * lsq::scale(x.len() / x.shape()[0].max(1), &grid),
             // a step of descent for alpha = s Q_P is one of 1 / Q_P^2 as much for s
             StepGradient::Pact => {
                 let ends = f32::from(grid.high.max(-grid.low));

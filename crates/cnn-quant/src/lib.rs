@@ -98,7 +98,7 @@ pub use int8_range::{INT8_RANGE, Int8Range, WeightGrid, WeightRange};
 pub use int8_weights::Int8Weights;
 pub use kmeans::KMeansQuantizer;
 pub use learned_grid::{LearnedGrid, StepGradient};
-pub use learned_step::{LEARNED_STEP, LearnedStep, Points};
+pub use learned_step::{LEARNED_STEP, LearnedStep};
 pub use linear_i8::LinearI8;
 pub use observer::Observer;
 pub use qat::QuantizationAwareTraining;

@@ -19,10 +19,11 @@ pub fn slopes(v: f32, grid: &Grid) -> (f32, f32) {
     }
 }
 
-/// What the gradient of a step is multiplied by, for a grid that `count` values share and whose furthest point is `most` steps away:
-/// `g = 1 / sqrt(N Q_P)` (section 2.2), so that steps change in proportion as much as the values do.
-pub fn scale(count: usize, most: f32) -> f32 {
-    (1.0 / (count.max(1) as f64 * f64::from(most.max(1.0))).sqrt()) as f32
+/// What the gradient of a step is multiplied by, for a grid that `count` values share: `g = 1 / sqrt(N Q_P)` (section 2.2), so that steps
+/// change in proportion as much as the values do.
+pub fn scale(count: usize, grid: &Grid) -> f32 {
+    let most = f64::from(grid.high.max(-grid.low).max(1));
+    (1.0 / (count.max(1) as f64 * most).sqrt()) as f32
 }
 
 /// A step that training drove to nothing, or below, is the smallest one.

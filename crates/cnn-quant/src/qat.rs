@@ -8,7 +8,7 @@ use crate::int8::packed;
 use crate::int8_range::WeightGrid;
 use crate::int8_weights::Int8Weights;
 use crate::learned_grid::{LearnedGrid, StepGradient};
-use crate::learned_step::{LEARNED_STEP, LearnedStep, Points};
+use crate::learned_step::{LEARNED_STEP, LearnedStep};
 use crate::observer::{Observer, watch};
 use crate::targets;
 use cnn_core::compress::{read_config, write_config};
@@ -52,8 +52,6 @@ pub struct QuantizationAwareTraining {
     pub ends: u8,
     /// Other bits for layers by name, as in `quant.int8`; they count before `ends`.
     pub per_layer: PerLayer,
-    /// Where the points of weights lie: `mid_tread`, the default, zero among them, or `mid_rise`, which two bits make more of.
-    pub points: Points,
     /// What moves the steps of activations: `lsq`, the default, or `pact`.
     pub gradient: StepGradient,
     /// Training images for the first steps; 256 by default.
@@ -74,7 +72,6 @@ impl Default for QuantizationAwareTraining {
             activation_bits: 4,
             ends: 8,
             per_layer: PerLayer::new(),
-            points: Points::MidTread,
             gradient: StepGradient::Lsq,
             calibration: 256,
             epochs: 10,
@@ -155,7 +152,7 @@ impl Compressor for QuantizationAwareTraining {
             let mut layer = node.layer().clone_box();
             let mut params = targets::params_mut(layer.as_mut());
             let Some(weight) = params.first_mut() else { continue };
-            let steps = LearnedStep::new(weight.value(), weights, self.points)?;
+            let steps = LearnedStep::new(weight.value(), weights)?;
             weight.constrain(Box::new(steps));
             let grid: Box<dyn Layer> = Box::new(LearnedGrid::new(start, self.gradient)?);
             trained.splice(&node.name, vec![(grid_name(&node.name), grid), (node.name.clone(), layer)])?;
@@ -195,7 +192,7 @@ fn pack_layer(layer: &dyn Layer, input: Grid) -> Result<Option<Box<dyn Layer>>> 
     let Some(weight) = params.first() else { return Ok(None) };
     let steps = weight.constraints().iter().find_map(|c| c.downcast_ref::<LearnedStep>());
     let Some(steps) = steps else { return Ok(None) };
-    let kind = (WeightGrid::Signed, steps.grid_bits());
+    let kind = (WeightGrid::Signed, steps.bits());
     let bias = params.get(1).map(|b| b.value());
     packed(layer, Int8Weights::on_grids(weight.value(), bias, kind, steps.grids(), input)?)
 }
