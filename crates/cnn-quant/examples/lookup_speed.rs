@@ -1,27 +1,17 @@
 //! Linear layers with shared weights, looked up as they are multiplied, against the same ones in floats, by turns in sessions:
 //! `cargo run --release -p cnn-quant --example lookup_speed [bits] [threads]`.
 
+mod turns;
+
 use cnn_core::Graph;
 use cnn_core::layers::Linear;
 use cnn_core::session::{Session, SessionOptions};
 use cnn_core::tensor::tensor;
 use cnn_quant::{CodebookLinear, CodebookWeights};
-use std::time::{Duration, Instant};
+use turns::time;
 
 /// Rounds, in each of which both run.
 const ROUNDS: usize = 30;
-/// What a round takes at least for each.
-const ROUND: Duration = Duration::from_millis(5);
-
-/// Seconds a run, of several runs.
-fn time(session: &mut Session, x: &[f32], y: &mut [f32]) -> cnn_core::Result<f64> {
-    let (start, mut runs) = (Instant::now(), 0);
-    while runs == 0 || start.elapsed() < ROUND {
-        session.run_into(x, y)?;
-        runs += 1;
-    }
-    Ok(start.elapsed().as_secs_f64() / f64::from(runs))
-}
 
 fn main() -> cnn_core::Result<()> {
     let mut numbers = std::env::args().skip(1).filter_map(|n| n.parse().ok());

@@ -1,32 +1,22 @@
 //! Convolutions of signs against the same ones in floats, by Winograd's algorithm and directly, by turns in sessions: `cargo run --release -p cnn-quant --example xnor_speed
 //! [threads]`.
 
+mod turns;
+
 use cnn_core::layers::{Conv2d, ConvOptions};
 use cnn_core::session::{Session, SessionOptions};
 use cnn_core::tensor::tensor;
 use cnn_core::{Graph, Layer};
 use cnn_quant::{XnorConv2d, XnorWeights};
-use std::time::{Duration, Instant};
+use turns::time;
 
 /// Rounds, in each of which both run.
 const ROUNDS: usize = 60;
-/// What a round takes at least for each.
-const ROUND: Duration = Duration::from_millis(10);
 
 fn session(layer: impl Layer, input: [usize; 3], threads: usize, exact: bool) -> cnn_core::Result<Session> {
     let mut graph = Graph::new(&input);
     graph.push("layer", layer)?;
     Session::new(graph, &SessionOptions { exact, ..SessionOptions::with_threads(threads)? })
-}
-
-/// Seconds a run, of several runs.
-fn time(session: &mut Session, x: &[f32], y: &mut [f32]) -> cnn_core::Result<f64> {
-    let (start, mut runs) = (Instant::now(), 0);
-    while runs == 0 || start.elapsed() < ROUND {
-        session.run_into(x, y)?;
-        runs += 1;
-    }
-    Ok(start.elapsed().as_secs_f64() / f64::from(runs))
 }
 
 fn main() -> cnn_core::Result<()> {

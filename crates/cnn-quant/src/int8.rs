@@ -354,7 +354,7 @@ impl Compressor for Int8Quantizer {
         bits::check_patterns(&self.per_layer, graph)?;
         if let Some(ms) = self.ms {
             let only = in_time::choose(self, graph, &found, run, ms)?;
-            // one that keeps to the limit already stays in floats
+            // one that keeps to the limit stays as it is: a session folds its normalizations itself
             if !only.is_empty() {
                 let layers = Selection { only, skip: Vec::new() };
                 Int8Quantizer { ms: None, layers, ..self.after_preparation() }.apply(graph, run)?;

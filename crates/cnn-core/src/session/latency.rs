@@ -1,4 +1,4 @@
-//! What an image takes through two networks, measured so that one can be compared with the other.
+//! What an image takes through a network, or through two by turns, so that one can be compared with the other.
 
 use super::{Session, SessionOptions};
 use crate::{Graph, Result};
