@@ -70,7 +70,7 @@ impl LearnedGrid {
     fn round(&self, x: &[f32], y: &mut [f32]) {
         let grid = self.grid();
         let chunks = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
-        chunks.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = grid.round(x)));
+        chunks.for_each(|(y, x)| lsq::round(grid, x, y));
     }
 }
 
@@ -143,19 +143,7 @@ impl Trainable for LearnedGrid {
         let mut grad = at.grad;
         let chunks = slice_mut(&mut grad)?.par_chunks_mut(CHUNK).zip(slice(x)?.par_chunks(CHUNK));
         // summed in the order of the chunks, whoever did them
-        let sums: Vec<f64> = chunks
-            .map(|(grad, x)| {
-                let mut sum = 0f64;
-                for (g, &x) in grad.iter_mut().zip(x) {
-                    let (by_x, by_step) = lsq::slopes(x, &grid);
-                    if !pact || by_x == 0.0 {
-                        sum += f64::from(*g * by_step);
-                    }
-                    *g *= by_x;
-                }
-                sum
-            })
-            .collect();
+        let sums: Vec<f64> = chunks.map(|(grad, x)| lsq::pull_back(grid, x, grad, pact)).collect();
         let sum = sums.iter().sum::<f64>() as f32;
         let of_step = match self.gradient {
             StepGradient::Lsq => sum * lsq::scale(x.len() / x.shape()[0].max(1), &grid),

@@ -104,6 +104,21 @@ proptest! {
         check(&layer, &x, true);
     }
 
+    /// Those that some processors compute by Winograd's algorithm, with all that weights and codes may be.
+    #[test]
+    fn integer_convolutions_of_many_channels(
+        (w, b, x) in (16usize..40, 16usize..40, 1usize..10, 1usize..10).prop_flat_map(|(c, m, h, w)| {
+            let extreme = |v: f32| if v.abs() < 0.3 { v } else { 4.0 * v.signum() };
+            let filters = strategies::tensor(&[m, c, 3, 3]).prop_map(move |w| w.mapv(extreme));
+            let images = strategies::tensor(&[3, c, h, w]).prop_map(move |x| x.mapv(extreme));
+            (filters, strategies::tensor(&[m]), images)
+        }),
+        pad in [1usize..3, 1usize..3, 1usize..3, 1usize..3],
+    ) {
+        let layer = Conv2dI8::new(int8(&w, Some(&b), WeightGrid::Signed), ConvOptions { pad, ..ConvOptions::default() });
+        check(&layer.unwrap(), &x, true);
+    }
+
     #[test]
     fn integer_depthwise_convolutions(
         (c, w, b, x) in (1usize..70, 1usize..6).prop_flat_map(|(c, k)| {

@@ -145,15 +145,7 @@ impl Kernel for Depthwise {
         let rows: &mut [u8] = cast_slice_mut(rows);
         let zero = -self.input.low as u8;
         self.band.fill(g, part.pixels.start / plane, &lines, rows, zero, |pixels, to| {
-            if x.codes == 0 {
-                quantize::codes(self.isa, self.input, x, pixels, to, g.c);
-            } else if let Some(run) = x.run_of_codes(pixels.clone()).filter(|run| run.len() == to.len()) {
-                to.copy_from_slice(run);
-            } else {
-                pixels
-                    .zip(to.chunks_exact_mut(g.c))
-                    .for_each(|(p, to)| to.copy_from_slice(&x.codes(p)[..g.c]));
-            }
+            quantize::codes(self.isa, self.input, x, pixels, to, g.c);
         });
         assert!(self.levels.is_some() == out.is_codes());
         for (i, start) in part.pixels.clone().step_by(width).enumerate() {

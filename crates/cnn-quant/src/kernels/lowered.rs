@@ -6,6 +6,8 @@
 use super::pairs::{self, TILE};
 use super::quads::Instructions;
 use super::quantize;
+#[cfg(target_arch = "x86_64")]
+use super::winograd;
 use super::{depthwise, dot};
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
@@ -158,9 +160,27 @@ pub fn conv(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Optio
     if g.n * g.m * g.out_h() * g.out_w() == 0 {
         return None;
     }
-    let special = depthwise::lower(at, g, weights).or_else(|| dot::lower(at, g, weights));
+    let special = depthwise::lower(at, g, weights).or_else(|| by_quads(at, g, weights));
     special.or_else(|| Some(Lowered::channels_last(Int8::new(at, g, weights)?)))
 }
+
+/// The kernel of a convolution in one group, if the processor has instructions for it: by Winograd's algorithm where that can be and pays.
+#[cfg(target_arch = "x86_64")]
+fn by_quads(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Option<Lowered> {
+    let with = dot::instructions(g.groups, weights, at.isa)?;
+    if !winograd::fits(g, weights, with) {
+        return dot::lower(at, g, weights);
+    }
+    let by_winograd = at.choice.map_or(winograd::pays(g), |choice| choice == winograd::NAME);
+    let (lowered, other) = match by_winograd {
+        true => (winograd::lower(at, g, weights)?, dot::NAME),
+        false => (dot::lower(at, g, weights)?, winograd::NAME),
+    };
+    Some(Lowered { alternatives: vec![other], ..lowered })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use dot::lower as by_quads;
 
 /// The kernel of a linear layer.
 pub fn linear(at: &Lowering<'_>, n: usize, weights: &Int8Weights) -> Option<Lowered> {
@@ -277,7 +297,7 @@ fn pack(g: &ConvGeometry, levels: &[i16]) -> Vec<i16> {
 }
 
 /// Floats that hold so many levels; a whole number of cache lines.
-fn floats(levels: usize) -> usize {
+pub fn floats(levels: usize) -> usize {
     levels.div_ceil(2).next_multiple_of(16)
 }
 

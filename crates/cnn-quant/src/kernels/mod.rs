@@ -11,4 +11,6 @@ mod pairs;
 mod popcount;
 mod quads;
 mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 pub mod xnor;

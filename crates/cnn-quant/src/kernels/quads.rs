@@ -1,13 +1,15 @@
 //! Products of unsigned bytes with signed ones, four at a time added to 32 bits, filters in lanes.
 //!
-//! As in a float matrix product, a row of the left operand is read in place, here four bytes for a float, and multiplied with a panel
-//! of one or two vectors of filters. In channels-last memory the pixels under a row of a filter are one run of bytes, and the runs of
+//! As in a float matrix product, a row of the left operand is read in place, here four codes for a float, and multiplied with a panel
+//! of one or two vectors of filters. In channels-last memory the pixels under a row of a filter are one run of codes, and the runs of
 //! neighbouring pixels overlap: nothing is copied.
 
 use cnn_core::session::Levels;
 use cnn_core::simd::Isa;
 use std::sync::Arc;
 
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -18,38 +20,66 @@ pub use vnni::{Store, ToCodes};
 
 /// Filters of a tile: a vector of sums.
 pub const TILE: usize = 16;
-/// Bytes that are multiplied and added to one sum at a time.
+/// Codes that are multiplied and added to one sum at a time.
 pub const QUAD: usize = 4;
 
-/// Rows of bytes, and what becomes of their sums.
+/// Rows of codes, each of so many bytes as [`Instructions::width`] says.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// All that rows read.
     pub codes: &'a [u8],
-    /// Where the first row begins.
+    /// The byte at which the first row begins.
     pub first: usize,
-    /// From a row to the next.
+    /// Bytes from a row to the next.
     pub step: usize,
-    /// Number of rows.
+    /// Number of rows of a line.
     pub count: usize,
-    /// Where the runs begin, from the beginning of a row on.
+    /// Bytes from the first row of a line to that of the next.
+    pub down: usize,
+    /// Number of lines; their results follow one another.
+    pub lines: usize,
+    /// The bytes at which the runs begin, from the beginning of a row on.
     pub runs: &'a [usize],
     /// Quads of a run.
     pub run_quads: usize,
 }
 
-/// The right operand, and what becomes of its sums: `y = min(max((sum + added) step scale + shift + residual, low), high)`. What there is
-/// for each filter is filled up to whole tiles.
+impl Rows<'_> {
+    /// Each line and where its results go. Filters are multiplied with all of them before the next filters are, which may be far away.
+    fn by_line(self, out: Destination) -> impl Iterator<Item = (Self, Destination)> {
+        (0..self.lines).map(move |line| {
+            let rows = Rows { first: self.first + line * self.down, lines: 1, ..self };
+            (rows, out.after(line * self.count, 0))
+        })
+    }
+}
+
+/// The right operand, and what becomes of its sums.
 #[derive(Debug)]
 pub struct Filters {
-    /// `[tile][quad][filter of the tile][4]`.
+    /// `[tile][quad]`, and in a quad of a tile as [`Instructions::place`] says.
     pub weights: Arc<Vec<i8>>,
+    pub ends: Ends,
+}
+
+/// What becomes of sums: `y = min(max((sum + added) step scale + shift + residual, low), high)`. What there is for each filter is filled up to
+/// whole tiles.
+#[derive(Debug)]
+pub struct Ends {
     pub added: Vec<i32>,
     pub steps: Vec<f32>,
     pub scale: Option<Vec<f32>>,
     pub shift: Option<Vec<f32>>,
     pub low: f32,
     pub high: f32,
+}
+
+impl Ends {
+    /// True if there is something for all filters of so many tiles.
+    pub fn has(&self, tiles: usize) -> bool {
+        let all = [&self.scale, &self.shift].into_iter().flatten().chain([&self.steps]);
+        self.added.len() >= tiles * TILE && all.into_iter().all(|v| v.len() >= tiles * TILE)
+    }
 }
 
 /// Memory of results.
@@ -96,7 +126,7 @@ pub struct Destination {
 
 impl Destination {
     /// So many rows further down, and results further on.
-    fn after(self, rows: usize, results: usize) -> Destination {
+    pub fn after(self, rows: usize, results: usize) -> Destination {
         let residual = match self.residual.is_null() {
             true => self.residual,
             false => self.residual.wrapping_add(rows * self.residual_pitch + results),
@@ -111,6 +141,9 @@ pub enum Instructions {
     /// AVX-512 VNNI.
     #[cfg(target_arch = "x86_64")]
     Vnni,
+    /// AVX2: products of 16 bits, two of which are added.
+    #[cfg(target_arch = "x86_64")]
+    Madd,
     /// NEON's dot products of signed bytes.
     #[cfg(target_arch = "aarch64")]
     Sdot,
@@ -132,8 +165,9 @@ impl Instructions {
     /// All that the processor has, the best first.
     fn available(isa: Isa) -> Vec<Instructions> {
         #[cfg(target_arch = "x86_64")]
-        if isa.name() == "avx512" && is_x86_feature_detected!("avx512vnni") {
-            return vec![Instructions::Vnni];
+        if matches!(isa.name(), "avx512" | "avx2") {
+            let vnni = isa.name() == "avx512" && is_x86_feature_detected!("avx512vnni");
+            return vnni.then_some(Instructions::Vnni).into_iter().chain([Instructions::Madd]).collect();
         }
         #[cfg(target_arch = "aarch64")]
         if isa.name() == "neon" {
@@ -169,10 +203,28 @@ impl Instructions {
             #[cfg(target_arch = "aarch64")]
             Instructions::Sdot | Instructions::Smlal => 128,
             #[cfg(target_arch = "x86_64")]
-            Instructions::Vnni => 0,
+            Instructions::Vnni | Instructions::Madd => 0,
             #[cfg(test)]
             Instructions::Portable => 0,
         }
+    }
+
+    /// Bytes in which a code is held.
+    pub fn width(self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self == Instructions::Madd {
+            return 2;
+        }
+        1
+    }
+
+    /// Where, in a quad of a tile, the weight of a filter for one of the four codes is.
+    pub fn place(self, filter: usize, code: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self == Instructions::Madd {
+            return (code / 2 * TILE + filter) * 2 + code % 2;
+        }
+        filter * QUAD + code
     }
 
     /// The results for all rows and the filters `from .. to`, `from` the first of a tile. The caller knows that sums fit 32 bits, and that
@@ -192,19 +244,21 @@ impl Instructions {
     ) {
         let quads = rows.runs.len() * rows.run_quads;
         let tiles = to.div_ceil(TILE);
-        let last_run = rows.runs.iter().max().copied().unwrap_or(0) + rows.run_quads * QUAD;
-        if rows.count == 0 || from >= to {
+        let last_run = rows.runs.iter().max().copied().unwrap_or(0) + rows.run_quads * QUAD * self.width();
+        if rows.count == 0 || rows.lines == 0 || from >= to {
             return;
         }
-        assert!(rows.first + (rows.count - 1) * rows.step + last_run <= rows.codes.len());
+        let last = rows.first + (rows.lines - 1) * rows.down + (rows.count - 1) * rows.step;
+        assert!(last + last_run <= rows.codes.len());
         assert!(from.is_multiple_of(TILE) && filters.weights.len() >= tiles * quads * TILE * QUAD);
-        assert!(filters.added.len() >= tiles * TILE && filters.steps.len() >= tiles * TILE);
-        assert!([&filters.scale, &filters.shift].into_iter().flatten().all(|v| v.len() >= tiles * TILE));
+        assert!(filters.ends.has(tiles));
         // SAFETY: the value was made by `available`, which found the instructions; lengths were just checked, and `out` is the caller's.
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Vnni => vnni::products(rows, filters, [from, to], out),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Madd => avx2::products(rows, filters, [from, to], out),
                 #[cfg(target_arch = "aarch64")]
                 Instructions::Sdot => neon::sdot(rows, filters, [from, to], out),
                 #[cfg(target_arch = "aarch64")]
@@ -222,17 +276,17 @@ impl Instructions {
 /// So many results in `y` must be the caller's to write, those of the residual there to be read.
 #[cfg(any(target_arch = "aarch64", test))]
 #[inline(always)]
-unsafe fn finish(sums: &[i32; TILE], filters: &Filters, f: usize, count: usize, out: Destination) {
+unsafe fn finish(sums: &[i32; TILE], ends: &Ends, f: usize, count: usize, out: Destination) {
     // whole tiles in loops of one length, which become vectors
     let mut values = [0.0; TILE];
-    let of = sums.iter().zip(&filters.added[f..][..TILE]).zip(&filters.steps[f..][..TILE]);
+    let of = sums.iter().zip(&ends.added[f..][..TILE]).zip(&ends.steps[f..][..TILE]);
     for (value, ((sum, added), step)) in values.iter_mut().zip(of) {
         *value = sum.wrapping_add(*added) as f32 * step;
     }
-    if let Some(scale) = &filters.scale {
+    if let Some(scale) = &ends.scale {
         values.iter_mut().zip(&scale[f..][..TILE]).for_each(|(value, scale)| *value *= scale);
     }
-    if let Some(shift) = &filters.shift {
+    if let Some(shift) = &ends.shift {
         values.iter_mut().zip(&shift[f..][..TILE]).for_each(|(value, shift)| *value += shift);
     }
     let count = count.min(TILE);
@@ -242,8 +296,8 @@ unsafe fn finish(sums: &[i32; TILE], filters: &Filters, f: usize, count: usize, 
         values.iter_mut().zip(residual).for_each(|(value, residual)| *value += residual);
     }
     // NaN stays NaN
-    let bounded = values.map(|v| if filters.low > v { filters.low } else { v });
-    let bounded = bounded.map(|v| if filters.high < v { filters.high } else { v });
+    let bounded = values.map(|v| if ends.low > v { ends.low } else { v });
+    let bounded = bounded.map(|v| if ends.high < v { ends.high } else { v });
     // SAFETY: the caller's promise.
     unsafe {
         match out.y {
@@ -262,7 +316,8 @@ unsafe fn finish(sums: &[i32; TILE], filters: &Filters, f: usize, count: usize, 
 #[cfg(test)]
 unsafe fn portable(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], out: Destination) {
     let quads = rows.runs.len() * rows.run_quads;
-    for (r, f) in (0..rows.count).flat_map(|r| (from..to).step_by(TILE).map(move |f| (r, f))) {
+    let all = rows.by_line(out).flat_map(|(rows, out)| (0..rows.count).map(move |r| (rows, out, r)));
+    for ((rows, out, r), f) in all.flat_map(|row| (from..to).step_by(TILE).map(move |f| (row, f))) {
         let mut sums = [0i32; TILE];
         for term in 0..quads * QUAD {
             let (run, at) = (rows.runs[term / QUAD / rows.run_quads], term % (rows.run_quads * QUAD));
@@ -273,7 +328,7 @@ unsafe fn portable(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], ou
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { finish(&sums, filters, f, to - f, out.after(r, f - from)) };
+        unsafe { finish(&sums, &filters.ends, f, to - f, out.after(r, f - from)) };
     }
 }
 
@@ -291,7 +346,8 @@ mod tests {
     proptest! {
         #[test]
         fn the_sums_are_exact(
-            (count, step, quads, runs, filters) in (1usize..30, 1usize..9, 1usize..6, 1usize..4, 1usize..70),
+            (count, lines, step, down) in (1usize..30, 1usize..4, 1usize..9, 0usize..60),
+            (quads, runs, filters) in (1usize..6, 1usize..4, 1usize..70),
             (seed, extreme, lowest) in (any::<u32>(), any::<bool>(), prop_oneof![Just(-128i8), Just(-127)]),
         ) {
             let mut state = seed | 1;
@@ -300,7 +356,7 @@ mod tests {
                 state >> 24
             };
             let starts: Vec<usize> = (0..runs).map(|i| i * 7).collect();
-            let len = 3 + (count - 1) * step + starts[runs - 1] + quads * QUAD;
+            let len = 3 + (lines - 1) * down + (count - 1) * step + starts[runs - 1] + quads * QUAD;
             let mut byte = || match (next() as u8, extreme) {
                 (byte, false) => byte,
                 (byte, true) if byte < 128 => 0,
@@ -314,29 +370,44 @@ mod tests {
             let levels: Vec<i16> = weights.iter().map(|&w| i16::from(w)).collect();
             let added: Vec<i32> = (0..tiles * TILE).map(|_| next() as i32 * 1000 - 128_000).collect();
             let steps: Vec<f32> = (0..tiles * TILE).map(|_| next() as f32 / 64.0).collect();
-            let rows = Rows { codes: &codes, first: 3, step, count, runs: &starts, run_quads: quads };
+            let wide: Vec<u8> = codes.iter().flat_map(|&code| [code, 0]).collect();
+            let wide_starts: Vec<usize> = starts.iter().map(|start| 2 * start).collect();
             let shift = vec![0.5; tiles * TILE];
             let scale = Some(vec![2.0; tiles * TILE]);
-            let weights = Arc::new(weights);
-            let residual: Vec<f32> = (0..count * filters).map(|_| next() as f32).collect();
+            let residual: Vec<f32> = (0..lines * count * filters).map(|_| next() as f32).collect();
             let of_filter = |f: usize, t: usize| {
                 i32::from(weights[(f / TILE * terms / QUAD + t / QUAD) * TILE * QUAD + f % TILE * QUAD + t % QUAD])
             };
             let sum_of = |f: usize| (0..terms).map(|t| of_filter(f, t)).sum::<i32>();
             for with in versions().into_iter().filter(|with| with.takes(&levels)) {
+                let rows = match with.width() {
+                    1 => Rows { codes: &codes, first: 3, step, count, down, lines, runs: &starts, run_quads: quads },
+                    _ => {
+                        let (step, down, runs) = (2 * step, 2 * down, &wide_starts[..]);
+                        Rows { codes: &wide, first: 6, step, count, down, lines, runs, run_quads: quads }
+                    }
+                };
+                let mut placed = weights.clone();
+                for (placed, weights) in placed.chunks_mut(TILE * QUAD).zip(weights.chunks(TILE * QUAD)) {
+                    for (f, t) in (0..TILE).flat_map(|f| (0..QUAD).map(move |t| (f, t))) {
+                        placed[with.place(f, t)] = weights[f * QUAD + t];
+                    }
+                }
                 let taken = added.iter().enumerate().map(|(f, added)| added + with.taken() * sum_of(f));
                 let all = Filters {
-                    weights: weights.clone(),
-                    added: taken.collect(),
-                    steps: steps.clone(),
-                    scale: scale.clone(),
-                    shift: Some(shift.clone()),
-                    low: -1000.0,
-                    high: 2000.0,
+                    weights: Arc::new(placed),
+                    ends: Ends {
+                        added: taken.collect(),
+                        steps: steps.clone(),
+                        scale: scale.clone(),
+                        shift: Some(shift.clone()),
+                        low: -1000.0,
+                        high: 2000.0,
+                    },
                 };
                 for from in (0..filters).step_by(TILE) {
                     let pitch = filters - from + 2;
-                    let mut y = vec![f32::NAN; (count - 1) * pitch + filters - from];
+                    let mut y = vec![f32::NAN; (lines * count - 1) * pitch + filters - from];
                     let residual_at = residual[from..].as_ptr();
                     let floats = Results::Floats(y.as_mut_ptr());
                     let out = Destination { y: floats, pitch, residual: residual_at, residual_pitch: filters };
@@ -349,13 +420,14 @@ mod tests {
                     unsafe { with.products(rows, &all, [from, filters], out) };
                     let wanted = |y: &f32| if y.is_nan() { 255 } else { levels.code(*y) };
                     prop_assert_eq!(&bytes, &y.iter().map(wanted).collect::<Vec<u8>>());
-                    for (r, f) in (0..count).flat_map(|r| (from..filters).map(move |f| (r, f))) {
-                        let code = |t: usize| codes[3 + r * step + starts[t / QUAD / quads] + t % (quads * QUAD)];
+                    for (r, f) in (0..lines * count).flat_map(|r| (from..filters).map(move |f| (r, f))) {
+                        let row = 3 + r / count * down + r % count * step;
+                        let code = |t: usize| codes[row + starts[t / QUAD / quads] + t % (quads * QUAD)];
                         let sum: i32 = (0..terms).map(|t| i32::from(code(t)) * of_filter(f, t)).sum();
                         let value = (sum + added[f]) as f32 * steps[f] * 2.0 + 0.5 + residual[r * filters + f];
                         prop_assert_eq!(y[r * pitch + f - from], value.clamp(-1000.0, 2000.0), "{:?}", with);
                     }
-                    prop_assert!(y.iter().filter(|v| v.is_nan()).count() == (count - 1) * 2);
+                    prop_assert!(y.iter().filter(|v| v.is_nan()).count() == (lines * count - 1) * 2);
                 }
             }
         }

@@ -13,8 +13,34 @@ pub fn levels(isa: Isa, grid: Grid, x: &[f32], to: &mut [i16]) {
     isa.run(Levels { grid, x, to });
 }
 
-/// The same levels of some pixels, less the lowest one of the grid; those of a pixel begin `pitch` after those of the one before.
-pub fn codes(isa: Isa, grid: Grid, x: View<'_>, pixels: Range<usize>, to: &mut [u8], pitch: usize) {
+/// The same levels of some pixels, less the lowest one of the grid, whether the pixels are floats or codes already; those of a pixel begin
+/// `pitch` after those of the one before.
+pub fn codes<T: Copy + From<u8>>(
+    isa: Isa,
+    grid: Grid,
+    x: View<'_>,
+    pixels: Range<usize>,
+    to: &mut [T],
+    pitch: usize,
+) {
+    let fill = |from: &[u8], to: &mut [T]| to.iter_mut().zip(from).for_each(|(to, &code)| *to = code.into());
+    if x.codes == 0 {
+        codes_of_floats(isa, grid, x, pixels, to, pitch);
+    } else if let Some(run) = x.run_of_codes(pixels.clone()).filter(|run| run.len() == to.len()) {
+        fill(run, to);
+    } else {
+        pixels.zip(to.chunks_exact_mut(pitch)).for_each(|(p, to)| fill(x.codes(p), to));
+    }
+}
+
+fn codes_of_floats<T: Copy + From<u8>>(
+    isa: Isa,
+    grid: Grid,
+    x: View<'_>,
+    pixels: Range<usize>,
+    to: &mut [T],
+    pitch: usize,
+) {
     isa.run(Codes { grid, x, pixels, to, pitch });
 }
 
@@ -43,20 +69,20 @@ impl SimdOp for Levels<'_> {
     }
 }
 
-struct Codes<'a> {
+struct Codes<'a, T> {
     grid: Grid,
     x: View<'a>,
     pixels: Range<usize>,
-    to: &'a mut [u8],
+    to: &'a mut [T],
     pitch: usize,
 }
 
-impl SimdOp for Codes<'_> {
+impl<T: Copy + From<u8>> SimdOp for Codes<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _isa: S) {
         let levels = cnn_core::session::Levels::from(self.grid);
-        let code = |x: f32| levels.code(x);
+        let code = |x: f32| T::from(levels.code(x));
         let each = self.x.channels;
         // long loops: a pixel may have but a few channels
         if let Some(x) = self.x.run(self.pixels.clone()) {
@@ -67,7 +93,7 @@ impl SimdOp for Codes<'_> {
                 _ if each == pitch => {}
                 (3, 4) => {
                     for p in (0..packed / 3).rev() {
-                        let pixel = [self.to[3 * p], self.to[3 * p + 1], self.to[3 * p + 2], 0];
+                        let pixel = [self.to[3 * p], self.to[3 * p + 1], self.to[3 * p + 2], T::from(0)];
                         self.to[4 * p..][..4].copy_from_slice(&pixel);
                     }
                 }

@@ -14,7 +14,8 @@ macro_rules! blocks {
         /// As [`super::Instructions::products`] checks.
         #[target_feature(enable = $features)]
         pub unsafe fn $name(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2], out: Destination) {
-            for f in (from..to).step_by(TILE) {
+            let all = (from..to).step_by(TILE).flat_map(|f| rows.by_line(out).map(move |line| (f, line)));
+            for (f, (rows, out)) in all {
                 // blocks of nearly equal height
                 let blocks = rows.count.div_ceil($most);
                 for i in 0..blocks {
@@ -26,7 +27,7 @@ macro_rules! blocks {
                             $($rows => {
                                 let sums = $block::<$rows>(&rows, filters, start, f);
                                 for (r, sums) in sums.iter().enumerate() {
-                                    finish(sums, filters, f, to - f, out.after(r, 0));
+                                    finish(sums, &filters.ends, f, to - f, out.after(r, 0));
                                 }
                             })*
                             _ => unreachable!("blocks have at most {} rows", $most),

@@ -14,22 +14,24 @@ pub unsafe fn products(rows: Rows<'_>, filters: &Filters, [from, to]: [usize; 2]
     let mut f = from;
     while f < to {
         let two = to - f > TILE;
-        // blocks of nearly equal height
-        let blocks = rows.count.div_ceil(ROWS);
-        for i in 0..blocks {
-            let (start, end) = (i * rows.count / blocks, (i + 1) * rows.count / blocks);
-            let block = Block { rows, filters, start, f, to, out: out.after(start, f - from) };
-            macro_rules! run {
-                ($($rows:literal)*) => {
-                    match (two, end - start) {
-                        $((false, $rows) => block.run::<$rows, 1>(),
-                        (true, $rows) => block.run::<$rows, 2>(),)*
-                        _ => unreachable!("blocks have at most {ROWS} rows"),
-                    }
-                };
+        for (rows, out) in rows.by_line(out) {
+            // blocks of nearly equal height
+            let blocks = rows.count.div_ceil(ROWS);
+            for i in 0..blocks {
+                let (start, end) = (i * rows.count / blocks, (i + 1) * rows.count / blocks);
+                let block = Block { rows, filters, start, f, to, out: out.after(start, f - from) };
+                macro_rules! run {
+                    ($($rows:literal)*) => {
+                        match (two, end - start) {
+                            $((false, $rows) => block.run::<$rows, 1>(),
+                            (true, $rows) => block.run::<$rows, 2>(),)*
+                            _ => unreachable!("blocks have at most {ROWS} rows"),
+                        }
+                    };
+                }
+                // SAFETY: the rows, the filters and their places in `y` are those of the whole.
+                unsafe { run!(1 2 3 4 5 6 7 8 9 10 11 12) }
             }
-            // SAFETY: the rows, the filters and their places in `y` are those of the whole.
-            unsafe { run!(1 2 3 4 5 6 7 8 9 10 11 12) }
         }
         f += if two { 2 * TILE } else { TILE };
     }
@@ -160,12 +162,12 @@ impl Block<'_> {
                     _mm512_storeu_si512(done.as_mut_ptr().cast(), sum);
                 }
             }
-            let store = Store::new(out.y, filters.low, filters.high);
+            let store = Store::new(out.y, filters.ends.low, filters.ends.high);
             for v in 0..V {
                 let f = self.f + v * TILE;
-                let added = _mm512_loadu_si512(filters.added.as_ptr().add(f).cast());
-                let step = _mm512_loadu_ps(filters.steps.as_ptr().add(f));
-                let [scale, shift] = [&filters.scale, &filters.shift]
+                let added = _mm512_loadu_si512(filters.ends.added.as_ptr().add(f).cast());
+                let step = _mm512_loadu_ps(filters.ends.steps.as_ptr().add(f));
+                let [scale, shift] = [&filters.ends.scale, &filters.ends.shift]
                     .map(|v| v.as_ref().map(|v| _mm512_loadu_ps(v.as_ptr().add(f))));
                 let mask = match self.to - f {
                     left if left < TILE => (1u16 << left) - 1,
