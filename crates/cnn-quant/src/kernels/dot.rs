@@ -4,7 +4,7 @@
 
 use super::lowered::{Band, bounds, piece};
 use super::quads::{Destination, Ends, Filters, Instructions, QUAD, Results, Rows, TILE};
-use super::quantize;
+use super::quantize::{self, PLANES};
 use crate::grid::Grid;
 use crate::int8_weights::Int8Weights;
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
@@ -26,6 +26,8 @@ const PIXELS: usize = 64;
 #[derive(Debug)]
 struct Dot {
     g: ConvGeometry,
+    /// The input is planes of floats, not channels last.
+    planar: bool,
     input: Grid,
     /// Codes of a pixel: channels, filled up to quads.
     pitch: usize,
@@ -144,8 +146,10 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
     });
     let levels = at.levels.filter(|_| activation.is_empty());
     let reads = at.inputs.first().map_or(Layout::ChannelsLast, |e| e.layout);
+    let planar = reads == Layout::Planar && g.c <= PLANES && band.is_some();
     let kernel = Dot {
         g: *g,
+        planar,
         input: weights.input(),
         pitch,
         runs: runs.collect(),
@@ -160,7 +164,7 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
     };
     Some(Lowered {
         kernel: Box::new(kernel),
-        inputs: vec![if reads == Layout::Codes { reads } else { Layout::ChannelsLast }],
+        inputs: vec![if planar || reads == Layout::Codes { reads } else { Layout::ChannelsLast }],
         output: if levels.is_some() { Layout::Codes } else { Layout::ChannelsLast },
         alternatives: Vec::new(),
     })
@@ -279,6 +283,11 @@ impl Dot {
         let codes: &mut [T] = cast_slice_mut(scratch);
         let zero = T::from(-self.input.low as u8);
         let quantize = |pixels: Range<usize>, to: &mut [T]| {
+            if self.planar {
+                let (image, plane) = (pixels.start / (g.h * g.w), g.h * g.w);
+                let inside = pixels.start % plane..pixels.start % plane + pixels.len();
+                return quantize::codes_of_planes(self.isa, self.input, x.pixel(image), plane, inside, to);
+            }
             quantize::codes(self.isa, self.input, x, pixels, to, self.pitch);
         };
         assert!(x.codes == 0 || 4 * x.channels == self.pitch);

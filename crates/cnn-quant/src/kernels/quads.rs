@@ -165,7 +165,7 @@ impl Instructions {
     /// All that the processor has, the best first.
     fn available(isa: Isa) -> Vec<Instructions> {
         #[cfg(target_arch = "x86_64")]
-        if matches!(isa.name(), "avx512" | "avx2") {
+        if matches!(isa.name(), "avx512" | "avx2") && is_x86_feature_detected!("avx2") {
             let vnni = isa.name() == "avx512" && is_x86_feature_detected!("avx512vnni");
             return vnni.then_some(Instructions::Vnni).into_iter().chain([Instructions::Madd]).collect();
         }

@@ -1,6 +1,7 @@
 //! From floats to levels and back, many at a time.
 
 use crate::grid::Grid;
+use bytemuck::{Pod, cast_slice_mut};
 use cnn_core::session::View;
 use cnn_core::simd::{Isa, Simd, SimdOp};
 use std::ops::Range;
@@ -42,6 +43,32 @@ fn codes_of_floats<T: Copy + From<u8>>(
     pitch: usize,
 ) {
     isa.run(Codes { grid, x, pixels, to, pitch });
+}
+
+/// Channels of a pixel whose codes [`codes_of_planes`] writes, those that are not there among them.
+pub const PLANES: usize = 4;
+
+/// The codes of some pixels of an image of at most [`PLANES`] planes, channels last; where there is no plane, they are 0.
+///
+/// # Panics
+/// If there are more planes, or pixels, than that.
+pub fn codes_of_planes<T: Pod>(
+    isa: Isa,
+    grid: Grid,
+    image: &[f32],
+    plane: usize,
+    pixels: Range<usize>,
+    to: &mut [T],
+) {
+    let row = |c: usize| &image[c * plane..][pixels.clone()];
+    let to = cast_slice_mut(to);
+    match image.len() / plane {
+        1 => isa.run(Planes { grid, planes: [row(0)], bits: 8 * size_of::<T>(), to }),
+        2 => isa.run(Planes { grid, planes: [row(0), row(1)], bits: 8 * size_of::<T>(), to }),
+        3 => isa.run(Planes { grid, planes: [row(0), row(1), row(2)], bits: 8 * size_of::<T>(), to }),
+        4 => isa.run(Planes { grid, planes: [row(0), row(1), row(2), row(3)], bits: 8 * size_of::<T>(), to }),
+        planes => panic!("{planes} planes"),
+    }
 }
 
 /// `y_m = (sum_m + b_m) s_m`, where the sum with the bias is rounded once, as in
@@ -107,6 +134,47 @@ impl<T: Copy + From<u8>> SimdOp for Codes<'_, T> {
         }
         for (p, to) in self.pixels.zip(self.to.chunks_mut(self.pitch)) {
             to.iter_mut().zip(self.x.pixel(p)).for_each(|(to, &x)| *to = code(x));
+        }
+    }
+}
+
+/// Pixels are built as whole numbers, of four codes each.
+struct Planes<'a, const C: usize> {
+    grid: Grid,
+    planes: [&'a [f32]; C],
+    bits: usize,
+    to: &'a mut [u8],
+}
+
+impl<const C: usize> SimdOp for Planes<'_, C> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _isa: S) {
+        let levels = cnn_core::session::Levels::from(self.grid);
+        match self.bits {
+            8 => {
+                let to: &mut [u32] = cast_slice_mut(self.to);
+                // so long as the loop, which then has no checks and becomes vectors
+                let planes = self.planes.map(|plane| &plane[..to.len()]);
+                for (p, to) in to.iter_mut().enumerate() {
+                    let codes = planes
+                        .iter()
+                        .enumerate()
+                        .map(|(c, plane)| u32::from(levels.code(plane[p])) << (8 * c));
+                    *to = codes.fold(0, |pixel, code| pixel | code);
+                }
+            }
+            _ => {
+                let to: &mut [u64] = cast_slice_mut(self.to);
+                let planes = self.planes.map(|plane| &plane[..to.len()]);
+                for (p, to) in to.iter_mut().enumerate() {
+                    let codes = planes
+                        .iter()
+                        .enumerate()
+                        .map(|(c, plane)| u64::from(levels.code(plane[p])) << (16 * c));
+                    *to = codes.fold(0, |pixel, code| pixel | code);
+                }
+            }
         }
     }
 }
