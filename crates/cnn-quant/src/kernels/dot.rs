@@ -16,7 +16,7 @@ use std::ops::Range;
 
 /// Name of the algorithm.
 pub const NAME: &str = "int8 dot";
-/// Multiply-adds of quads of vectors that a part should have.
+/// Products of quads and tiles that a part should have, with VNNI.
 const PART: usize = 15_000;
 /// Parts of an image.
 const PARTS: usize = 16;
@@ -84,9 +84,9 @@ impl Destinations {
     }
 }
 
-/// Into how many bands of lines, and groups of tiles of filters, to part so many multiply-adds of vectors.
-pub fn pieces(vectors: usize, lines: usize, line: usize, tiles: usize) -> [usize; 2] {
-    let wanted = (vectors / PART).clamp(1, PARTS);
+/// Into how many bands of lines, and groups of tiles of filters, to part so many products of a quad and a tile.
+pub fn pieces(products: usize, with: Instructions, lines: usize, line: usize, tiles: usize) -> [usize; 2] {
+    let wanted = (products * with.cost() / PART).clamp(1, PARTS);
     let pieces = wanted.min((lines * line / PIXELS).max(1)).min(lines);
     [pieces, (wanted / pieces).min(tiles)]
 }
@@ -131,7 +131,8 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
         false => (g.n, g.out_h(), g.out_w()),
     };
     let quads_of_window = g.kernel[0] * g.kernel[1] * pitch / QUAD;
-    let [pieces, columns] = pieces(lines * line * quads_of_window * tiles, lines, line, tiles);
+    let products = lines * line * quads_of_window * tiles;
+    let [pieces, columns] = pieces(products, with, lines, line, tiles);
     let band = match pixelwise {
         true => None,
         false => Some(Band::of(g, pitch, lines.div_ceil(pieces))?),

@@ -218,6 +218,15 @@ impl Instructions {
         1
     }
 
+    /// About how many of VNNI's products of a quad and a tile take the time of one.
+    pub fn cost(self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self == Instructions::Madd {
+            return 4;
+        }
+        1
+    }
+
     /// Where, in a quad of a tile, the weight of a filter for one of the four codes is.
     pub fn place(self, filter: usize, code: usize) -> usize {
         #[cfg(target_arch = "x86_64")]

@@ -75,9 +75,9 @@ pub fn lower(at: &Lowering<'_>, g: &ConvGeometry, weights: &Int8Weights) -> Opti
     let (ends, activation) = dot::ends(at, g, weights, Instructions::Madd)?;
     let (high, wide) = (g.out_h().div_ceil(2), g.out_w().div_ceil(2));
     let (pitch, pairs) = (g.c.next_multiple_of(LANES), g.c.div_ceil(2));
-    let vectors = high * wide * POINTS * pairs / 2 * g.m.div_ceil(TILE);
+    let products = high * wide * POINTS * pairs / 2 * g.m.div_ceil(TILE);
     // half as many parts by rows, since filters are large, and parts of more filters, since each transforms its codes
-    let [pieces, columns] = dot::pieces(vectors, high, wide * 2, g.m.div_ceil(4 * TILE));
+    let [pieces, columns] = dot::pieces(products, Instructions::Madd, high, wide * 2, g.m.div_ceil(4 * TILE));
     let parts = dot::parts(g.n, [g.out_h(), g.out_w()], 2, g.m, [pieces, columns]);
     let rows = high.div_ceil(pieces);
     // one more row and column than the output has, where that is odd
